@@ -1,0 +1,55 @@
+# Every target sets up what it needs: the virtual environment is made once and again when its inputs change.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+OUTPUT ?= runs/quickstart
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test check lint types layers unit slow format benchmark-ring clean
+
+help:  ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Make the virtual environment (.venv) with pinned versions; the other targets do it themselves
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed, but $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up $(VENV): about 2 GB of packages, a few minutes, once."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[operator,worker,dev]'
+	@touch $@
+
+quickstart: $(READY)  ## Train a small model on the source of Python's standard library: the main job, about five minutes
+	$(BIN)/ringctl run manifests/samples/quickstart.yaml --output $(OUTPUT) --overwrite
+
+test: check slow  ## All tests
+
+check: lint types layers unit  ## What to run before every commit: lint, types, layers, unit tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+layers: $(READY)
+	$(BIN)/lint-imports --no-cache
+
+unit: $(READY)
+	$(BIN)/pytest tests/unit -q -n 2
+
+slow: $(READY)
+	$(BIN)/pytest tests/kernels tests/distributed -q
+
+format: $(READY)  ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark-ring: $(READY)  ## Time a four-process ring on the CPU against one kernel over the whole sequence
+	$(BIN)/python -m benchmarks.ring
+
+clean:  ## Remove the virtual environment, caches and runs
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache runs
