@@ -54,7 +54,8 @@ class AgentStatus:
 class RingFigures:
     """One ring over the steps since the line before: seconds summed over its ranks and over forward and backward.
 
-    `ideal_seconds`: the unmasked FLOPs at the calibrated rate of the isolated kernel. `imbalance`: largest wall of a rank / mean.
+    `ideal_seconds`: the unmasked FLOPs at the calibrated rate of the isolated kernel. `imbalance`: largest wall of a
+    rank / mean wall.
     """
 
     index: int

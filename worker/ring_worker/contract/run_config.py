@@ -1,4 +1,4 @@
-"""What to train: written once for a job by the operator's `render`, read by every rank. Never changes while the job runs."""
+"""What to train: written once for a job by the operator's `render`, read by every rank."""
 
 from __future__ import annotations
 
@@ -125,7 +125,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """`batch`: sequences in a step over all data ranks. `precision`: bf16 | fp32. `recompute`: none | attention | full."""
+    """`batch`: sequences in a step over all data ranks. `precision`: bf16 | fp32.
+
+    `recompute` in the backward pass: none | attention (all but the attention, whose q, k, v and output are kept) | full.
+    """
 
     steps: int
     batch: int = 1
@@ -150,7 +153,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Held-out loss every `every_steps` (0: only at the end), then over at most `sequences` sequences; the last is whole.
+    """Held-out loss every `every_steps` (0: only at the end) over at most `sequences` sequences; at the end over all.
 
     `sample_tokens`: tokens of text generated at the end (0: none), continuing `sample_prompt`.
     """

@@ -1,0 +1,73 @@
+"""What one rank measured in one step; travels as one datagram from the rank to its pod's agent. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from ring_worker.contract.strict import VERSION, dump, load
+
+
+@dataclass(frozen=True, slots=True)
+class PassTimes:
+    """One rank's passes round the ring, summed. Seconds, but for `bytes` (sent), `flops` (unmasked) and `passes`.
+
+    `wall`: from the start of the pass to its end. `compute`: in the attention kernels. `comm`: transfers in flight, from
+    the later of both posts to the arrival. `exposed`: waiting for a block with nothing to compute, less an empty wait.
+    `skew`: the part of the waiting in which the peer had not sent yet. `ideal`: `flops` at the calibrated rate.
+    """
+
+    wall: float = 0.0
+    compute: float = 0.0
+    comm: float = 0.0
+    exposed: float = 0.0
+    skew: float = 0.0
+    ideal: float = 0.0
+    bytes: int = 0
+    flops: float = 0.0
+    passes: int = 0
+
+    def __add__(self, other: PassTimes) -> PassTimes:
+        return PassTimes(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """`tokens`: trained by this rank in this step. `loss`, `grad_norm`: of all ranks. `seconds`: the step's wall time."""
+
+    rank: int
+    ring: int
+    position: int
+    step: int
+    tokens: int
+    seconds: float
+    loss: float
+    grad_norm: float
+    lr: float
+    forward: PassTimes
+    backward: PassTimes
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        return dump(self, indent=None)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return load(cls, text, "StepRecord")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """A checkpoint that this rank 0 completed: `seconds` that training stood still for it, `bytes` on disk."""
+
+    checkpoint_step: int
+    seconds: float
+    bytes: int
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        return dump(self, indent=None)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return load(cls, text, "CheckpointRecord")
