@@ -127,7 +127,7 @@ class Schedule:
 class Training:
     """`batch`: sequences in a step over all data ranks. `precision`: bf16 | fp32.
 
-    `recompute` in the backward pass: none | attention (all but the attention, whose q, k, v and output are kept) | full.
+    `recompute` in the backward pass: none | attention (all but the attention, whose q, k, v, output are kept) | full.
     """
 
     steps: int

@@ -1,4 +1,4 @@
-"""What one rank measured in one step; travels as one datagram from the rank to its pod's agent. Standard library only."""
+"""What one rank measured in one step: one datagram from the rank to its pod's agent. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ring_worker.contract.strict import VERSION, dump, load
 class PassTimes:
     """One rank's passes round the ring, summed. Seconds, but for `bytes` (sent), `flops` (unmasked) and `passes`.
 
-    `wall`: from the start of the pass to its end. `compute`: in the attention kernels. `comm`: transfers in flight, from
+    `wall`: from start to end of the pass. `compute`: in the attention kernels. `comm`: transfers in flight, from
     the later of both posts to the arrival. `exposed`: waiting for a block with nothing to compute, less an empty wait.
     `skew`: the part of the waiting in which the peer had not sent yet. `ideal`: `flops` at the calibrated rate.
     """
@@ -33,7 +33,7 @@ class PassTimes:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """`tokens`: trained by this rank in this step. `loss`, `grad_norm`: of all ranks. `seconds`: the step's wall time."""
+    """`tokens`: trained by this rank in this step. `loss`, `grad_norm`: of all ranks. `seconds`: wall time."""
 
     rank: int
     ring: int
