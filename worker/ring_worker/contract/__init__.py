@@ -18,6 +18,7 @@ from ring_worker.contract.codes import (
     ENV_TELEMETRY,
     ENV_TOKEN,
     ExitCode,
+    likely_cause,
 )
 from ring_worker.contract.rank_table import Master, Member, RankTable
 from ring_worker.contract.reports import AgentState, AgentStatus, MetricsLine, PreparationProgress, RingFigures
@@ -71,4 +72,5 @@ __all__ = [
     "Schedule",
     "Source",
     "Training",
+    "likely_cause",
 ]

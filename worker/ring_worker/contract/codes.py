@@ -33,3 +33,16 @@ class ExitCode(enum.IntEnum):
     def retryable(self) -> bool:
         """Whether a new epoch can help."""
         return self not in (ExitCode.DONE, ExitCode.INVALID_CONFIG, ExitCode.CORRUPT_DATA, ExitCode.NO_RESTART)
+
+
+def likely_cause(exit_code: int) -> int:
+    """Sort key over failures that were seen together: the one that brought the others about comes first.
+
+    A rank that loses a peer ends a moment later with INFRASTRUCTURE, so that says least; a signal (negative) or a code
+    that forbids a retry cannot be an echo.
+    """
+    if exit_code in (ExitCode.INVALID_CONFIG, ExitCode.CORRUPT_DATA, ExitCode.NO_RESTART):
+        return 0
+    if exit_code < 0:
+        return 1
+    return 3 if exit_code in (ExitCode.INFRASTRUCTURE, ExitCode.TERMINATED) else 2
