@@ -1,0 +1,179 @@
+"""Manifest to jobs: text -> documents -> checked models, with every fault of every document at once.
+
+`--set path=value` is written into the documents before they are checked, so that it is checked like the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ring_operator.errors import Fault, UserError
+from ring_operator.spec import rules
+from ring_operator.spec.documents import Document, Place, parse_value, read_documents
+from ring_operator.spec.faults import fault_of, place_of
+from ring_operator.spec.job import JobSpec, TrainingJob
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a text holds: the jobs that are sound, and the faults of the others."""
+
+    jobs: tuple[TrainingJob, ...]
+    faults: tuple[Fault, ...]
+
+
+def check_manifest(text: str, source: str = "manifest", overrides: Sequence[str] = ()) -> Checked:
+    """Jobs and faults of all documents of a text. `source` names it in faults. `overrides`: `path=value` each.
+
+    Never raises for what a text holds.
+    """
+    try:
+        documents = read_documents(text, source)
+        changes = [_parse_override(override) for override in overrides]
+    except UserError as error:
+        return Checked((), error.faults)
+    if not documents:
+        return Checked((), (Fault("", "no document in it", "Write a RingTrainingJob.", source),))
+    results = [_check_document(document, changes) for document in documents]
+    jobs = tuple(job for job, _ in results if job is not None)
+    return Checked(jobs, (*(f for _, faults in results for f in faults), *_same_names(jobs, source)))
+
+
+def load_manifest(text: str, source: str = "manifest", overrides: Sequence[str] = ()) -> list[TrainingJob]:
+    """The jobs of a text. Raises UserError with every fault of every document."""
+    checked = check_manifest(text, source, overrides)
+    if checked.faults:
+        raise UserError(checked.faults)
+    return list(checked.jobs)
+
+
+def read_manifest(path: str | Path, overrides: Sequence[str] = ()) -> list[TrainingJob]:
+    """The jobs of a file. Raises UserError also where the file cannot be read."""
+    return load_manifest(read_text(path), str(path), overrides)
+
+
+def read_text(path: str | Path) -> str:
+    """A manifest file's text. Raises UserError where it cannot be read or is not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError([Fault("", f"not UTF-8 at byte {error.start}", where=str(path))]) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError([Fault("", f"cannot be read: {reason}", where=str(path))]) from None
+
+
+def job_of(value: Any) -> TrainingJob:
+    """The job of an object as the API server gives it. Raises UserError with every fault."""
+    job, faults = _check_document(Document(value, "object"), [])
+    if job is None:
+        raise UserError(Fault(f.path, f.message, f.remedy) for f in faults)
+    return job
+
+
+def _check_document(document: Document, changes: Sequence[tuple[Place, Any]]) -> tuple[TrainingJob | None, list[Fault]]:
+    if not isinstance(document.value, dict):
+        message = f"a {_kind(document.value)} where a RingTrainingJob is expected"
+        return None, [Fault("", message, "Begin with apiVersion and kind.", document.where(()))]
+    try:
+        for place, value in changes:
+            _write(document.value, place, value)
+    except UserError as error:
+        return None, list(error.faults)
+    raw = _without_nulls(document.value)
+    errors, job = _validate(raw)
+    faults = [fault_of(error, document.where(place_of(error))) for error in errors]
+    faults += [_placed(fault, document) for fault in rules.check(_sound_sections(raw))]
+    return (job if not faults else None), faults
+
+
+def _kind(value: Any) -> str:
+    return "list" if isinstance(value, list) else "single value"
+
+
+def _validate(raw: dict[str, Any]) -> tuple[list[Any], TrainingJob | None]:
+    try:
+        return [], TrainingJob.model_validate(raw)
+    except ValidationError as error:
+        return error.errors(include_url=False), None
+
+
+def _sound_sections(raw: dict[str, Any]) -> dict[str, Any]:
+    """The sections of the spec that are well formed, each on its own; absent ones by their defaults."""
+    spec = raw.get("spec")
+    if not isinstance(spec, dict):
+        return {}
+    sections = {}
+    for name, info in JobSpec.model_fields.items():
+        section: TypeAdapter[Any] = TypeAdapter(info.annotation)  # type: ignore[arg-type]
+        try:
+            sections[name] = section.validate_python(spec.get(info.alias, info.default))
+        except ValidationError:
+            continue
+    return sections
+
+
+def _without_nulls(value: Any) -> Any:
+    """A field without a value is a field that is not there, as for the API server."""
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def _placed(fault: Fault, document: Document) -> Fault:
+    return Fault(fault.path, fault.message, fault.remedy, document.where(_split(fault.path)))
+
+
+def _split(path: str) -> Place:
+    """`a.b[0].c` to its parts."""
+    parts: list[str | int] = []
+    for piece in path.replace("[", ".[").split("."):
+        inner = piece.strip("[]")
+        parts.append(int(inner) if piece.startswith("[") and inner.isdigit() else inner)
+    return tuple(parts)
+
+
+def _same_names(jobs: Sequence[TrainingJob], source: str) -> Iterator[Fault]:
+    seen = set()
+    for job in jobs:
+        key = (job.metadata.namespace, job.name)
+        if key in seen:
+            yield Fault("metadata.name", f"{job.name} is that of an earlier document", "Take another name.", source)
+        seen.add(key)
+
+
+def _parse_override(text: str) -> tuple[Place, Any]:
+    """`training.steps=5` or `spec.training.steps=5`; the value is read as YAML."""
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise UserError([Fault("", "is not path=value", "Write, for example, training.steps=5.", f"--set {text[:80]}")])
+    place = _split(path.strip())
+    if place[0] not in ("spec", "metadata", "apiVersion", "kind"):
+        place = ("spec", *place)
+    return place, parse_value(value, f"--set {text[:80]}")
+
+
+def _write(raw: dict[str, Any], place: Place, value: Any) -> None:
+    """Set the value at a place, making the mappings on the way."""
+    target: Any = raw
+    for part, following in zip(place, [*place[1:], None], strict=True):
+        last = following is None
+        if isinstance(target, dict) and isinstance(part, str):
+            if last or not isinstance(target.get(part), dict | list):
+                target[part] = value if last else {}
+        elif not (isinstance(target, list) and isinstance(part, int) and part < len(target)):
+            raise UserError(
+                [Fault(_dotted(place), "--set finds no such entry", "Give an entry that the manifest has.")]
+            )
+        elif last:
+            target[part] = value
+        target = target[part]
+
+
+def _dotted(place: Place) -> str:
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")

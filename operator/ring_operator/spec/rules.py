@@ -1,0 +1,286 @@
+"""Rules that bind several fields, as one table: each is a pure function of the sections whose names it takes.
+
+A rule runs whenever its sections are well formed, whatever is wrong elsewhere, so that a person sees everything at
+once. It yields faults with paths below `spec`. What depends on machines (ranks, divisibility) is for `plan`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ring_operator import names
+from ring_operator.errors import Fault
+from ring_operator.spec.base import Section
+from ring_operator.spec.model import Architecture, Context, Model, Parallelism
+from ring_operator.spec.presets import PRESETS
+from ring_operator.spec.training import Checkpoint, Data, Evaluation, Training
+from ring_operator.spec.workers import Volume, Workers
+
+Faults = Iterator[Fault]
+
+
+def check(sections: Mapping[str, Any]) -> Faults:
+    """Faults of every rule whose sections are all there. `sections`: fields of JobSpec by their Python names."""
+    for rule in RULES:
+        wanted = inspect.signature(rule).parameters
+        if all(name in sections for name in wanted):
+            yield from rule(**{name: sections[name] for name in wanted})
+
+
+def one_of(section: Section, path: str, fields: tuple[str, ...]) -> Faults:
+    """Exactly one of the fields must be given."""
+    given = [name for name in fields if getattr(section, name) is not None]
+    if len(given) != 1:
+        labels = [_alias(section, name) for name in fields]
+        said = " and ".join(_alias(section, name) for name in given) or "none"
+        yield Fault(
+            path, f"{said} given, but it takes exactly one of {', '.join(labels)}", f"Give one of {', '.join(labels)}."
+        )
+
+
+def _alias(section: Section, name: str) -> str:
+    return type(section).model_fields[name].alias or name
+
+
+def model_has_one_origin(model: Model) -> Faults:
+    yield from one_of(model, "spec.model", ("preset", "architecture", "hf"))
+
+
+def heads_fit(model: Model) -> Faults:
+    shape = model.architecture
+    if shape is None:
+        return
+    path = "spec.model.architecture"
+    if shape.heads % shape.key_heads:
+        yield Fault(
+            f"{path}.kvHeads",
+            f"{shape.key_heads} does not divide heads {shape.heads}",
+            f"Take one of {_divisors(shape.heads)}.",
+        )
+    yield from _head_width(shape, path)
+
+
+def _head_width(shape: Architecture, path: str) -> Faults:
+    if shape.head_dim is None and shape.hidden % shape.heads:
+        yield Fault(
+            f"{path}.hidden",
+            f"{shape.hidden} is not divisible by heads {shape.heads}",
+            f"Set headDim, or take hidden {shape.hidden // shape.heads * shape.heads or shape.heads}.",
+        )
+    elif shape.head_width % 2:
+        yield Fault(
+            f"{path}.headDim",
+            f"{shape.head_width} is odd, but rotary positions turn pairs",
+            f"Take {shape.head_width + 1}.",
+        )
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)
+
+
+def rope_reaches(context: Context) -> Faults:
+    rope, path = context.rope, "spec.context.rope"
+    if rope.type == "default":
+        if rope.factor != 1.0 or rope.original_length is not None:
+            yield Fault(path, "factor and originalLength have no effect with type default", "Set type, such as yarn.")
+        return
+    if rope.original_length is None:
+        yield Fault(
+            f"{path}.originalLength", f"is missing; {rope.type} needs it", "Give the length trained on, in tokens."
+        )
+    elif rope.factor * rope.original_length < context.length:
+        yield Fault(
+            f"{path}.factor",
+            f"{rope.factor:g} x originalLength {rope.original_length:,} = {rope.factor * rope.original_length:,.0f}"
+            f" positions, but context.length is {context.length:,}",
+            f"Raise factor to {-(-context.length // rope.original_length)}.",
+        )
+
+
+def ulysses_fits(parallelism: Parallelism, model: Model) -> Faults:
+    ulysses, context, path = parallelism.ulysses, parallelism.context, "spec.parallelism.ulysses"
+    if isinstance(context, int) and context % ulysses:
+        yield Fault(path, f"{ulysses} does not divide context {context}", f"Take one of {_divisors(context)}.")
+    shape = model.architecture or (PRESETS[model.preset] if model.preset else None)
+    if shape is not None and shape.heads % ulysses:
+        yield Fault(path, f"{ulysses} does not divide heads {shape.heads}", "Lower it to a divisor of both.")
+
+
+def processes_only_on_cpu(workers: Workers) -> Faults:
+    gpus, processes = workers.gpus_per_node, workers.processes_per_node
+    if isinstance(gpus, int) and gpus > 0 and processes != "auto":
+        yield Fault(
+            "spec.workers.processesPerNode",
+            f"{processes} processes beside gpusPerNode {gpus}: with GPUs there is one rank a GPU",
+            "Leave processesPerNode out, or set gpusPerNode to 0.",
+        )
+
+
+def env_is_sound(workers: Workers) -> Faults:
+    twice = {name for name, count in Counter(v.name for v in workers.env).items() if count > 1}
+    for i, variable in enumerate(workers.env):
+        path = f"spec.workers.env[{i}]"
+        if variable.name in names.RESERVED_ENV or variable.name.startswith(names.RESERVED_ENV_PREFIX):
+            yield Fault(f"{path}.name", f"{variable.name} is set by the operator itself", "Take another name.")
+        if variable.name in twice:
+            yield Fault(f"{path}.name", f"{variable.name} is given more than once", "Keep one of them.")
+        yield from one_of(variable, path, ("value", "value_from"))
+        if variable.value_from is not None:
+            yield from one_of(variable.value_from, f"{path}.valueFrom", ("secret_key_ref", "config_map_key_ref"))
+
+
+_VOLUME_KINDS = ("persistent_volume_claim", "empty_dir", "config_map", "secret", "projected")
+
+
+def volumes_are_sound(workers: Workers) -> Faults:
+    seen_names: dict[str, int] = {}
+    seen_paths: dict[str, int] = {}
+    for i, volume in enumerate(workers.volumes):
+        path = f"spec.workers.volumes[{i}]"
+        yield from one_of(volume, path, _VOLUME_KINDS)
+        yield from _mount_path(volume, f"{path}.mountPath")
+        yield from _only_once(volume.name, i, seen_names, f"{path}.name")
+        yield from _only_once(volume.mount_path.rstrip("/"), i, seen_paths, f"{path}.mountPath")
+        for j, part in enumerate(volume.projected.sources if volume.projected else ()):
+            yield from one_of(part, f"{path}.projected.sources[{j}]", ("secret", "config_map"))
+
+
+def _only_once(value: str, index: int, seen: dict[str, int], path: str) -> Faults:
+    first = seen.setdefault(value, index)
+    if first != index:
+        yield Fault(path, f"{value} is that of volumes[{first}] already", "Take another one.")
+
+
+def _mount_path(volume: Volume, path: str) -> Faults:
+    if volume.name.startswith("ring-"):
+        yield Fault(
+            path.replace("mountPath", "name"),
+            f"{volume.name}: names with ring- are the operator's own",
+            "Take another name.",
+        )
+    yield from _plain_path(volume.mount_path, path)
+    for reserved in names.RESERVED_PATHS:
+        if under(volume.mount_path, reserved) or under(reserved, volume.mount_path):
+            yield Fault(path, f"{volume.mount_path} collides with {reserved}, which is taken", "Mount it elsewhere.")
+
+
+def under(path: str, folder: str) -> bool:
+    """Whether an absolute path is a folder itself or lies in it."""
+    return (path.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
+
+
+def _plain_path(value: str, path: str) -> Faults:
+    if any(part in (".", "..") for part in value.split("/")):
+        yield Fault(path, f"{value} has . or .. in it", "Write the path out.")
+
+
+def tolerations_are_sound(workers: Workers) -> Faults:
+    for i, toleration in enumerate(workers.tolerations):
+        path = f"spec.workers.tolerations[{i}]"
+        if toleration.operator == "Exists" and toleration.value is not None:
+            yield Fault(f"{path}.value", "a value has no meaning with operator Exists", "Leave it out, or use Equal.")
+        if toleration.operator == "Equal" and toleration.key is None:
+            yield Fault(f"{path}.key", "is missing; only operator Exists does without", "Give the key.")
+        if toleration.toleration_seconds is not None and toleration.effect != "NoExecute":
+            yield Fault(f"{path}.tolerationSeconds", "has a meaning only with effect NoExecute", "Leave it out.")
+
+
+def gpus_and_devices_have_their_field(workers: Workers) -> Faults:
+    taken = {names.GPU_RESOURCE: "gpusPerNode"}
+    if workers.rdma is not None:
+        taken[workers.rdma.resource] = "rdma.count"
+    for part in ("requests", "limits"):
+        for resource in taken.keys() & getattr(workers.resources, part).keys():
+            yield Fault(
+                f"spec.workers.resources.{part}[{resource}]",
+                f"{resource} is set by workers.{taken[resource]}",
+                f"Leave it out and set workers.{taken[resource]}.",
+            )
+
+
+def source_has_one_kind(data: Data) -> Faults:
+    source, path = data.source, "spec.data.source"
+    yield from one_of(source, path, ("path", "jsonl", "parquet", "tokens", "builtin"))
+    if (source.include or source.exclude) and source.path is None and source.builtin is None:
+        yield Fault(path, "include and exclude choose files of path or builtin", "Leave them out.")
+
+
+def something_is_held_out(data: Data, evaluation: Evaluation) -> Faults:
+    if evaluation.held_out and data.held_out.fraction == 0.0:
+        yield Fault(
+            "spec.evaluation.heldOut",
+            "true, but data.heldOut.fraction is 0: there is nothing to measure on",
+            "Set it to false, or hold out a fraction such as 0.02.",
+        )
+
+
+def sample_has_a_prompt_or_none(evaluation: Evaluation) -> Faults:
+    if evaluation.sample_prompt and evaluation.sample_tokens == 0:
+        yield Fault(
+            "spec.evaluation.samplePrompt", "has no effect with sampleTokens 0", "Set sampleTokens, such as 200."
+        )
+
+
+def warmup_ends(training: Training) -> Faults:
+    warmup = training.schedule.warmup_steps
+    if warmup > training.steps and "warmup_steps" in training.schedule.model_fields_set:
+        yield Fault(
+            "spec.training.schedule.warmupSteps",
+            f"{warmup} is more than steps {training.steps}: the learning rate would never reach lr",
+            f"Lower it to {training.steps // 10}.",
+        )
+
+
+def checkpoint_path_is_plain(checkpoint: Checkpoint) -> Faults:
+    yield from _plain_path(checkpoint.path, "spec.checkpoint.path")
+    if checkpoint.resume not in ("latest", "none") and not checkpoint.resume.startswith("/"):
+        yield Fault(
+            "spec.checkpoint.resume",
+            f"{checkpoint.resume!r} is neither latest nor none nor an absolute path",
+            "Take latest, none, or a path such as /checkpoints/step-100.",
+        )
+
+
+def checkpoints_can_be_written(checkpoint: Checkpoint, workers: Workers) -> Faults:
+    """Pods have a read-only root; several of them must see the same folder."""
+    path, volume = checkpoint.path, volume_over(checkpoint.path, workers.volumes)
+    remedy = f"Mount a persistentVolumeClaim over {path} in spec.workers.volumes."
+    if volume is not None and not _writable(volume):
+        yield Fault("spec.checkpoint.path", f"{path} is in volume {volume.name}, which cannot be written", remedy)
+    elif workers.nodes > 1 and (volume is None or volume.persistent_volume_claim is None):
+        where = "in no volume" if volume is None else f"in volume {volume.name}, which each pod has for itself"
+        yield Fault("spec.checkpoint.path", f"{path} is {where}, but {workers.nodes} pods must share it", remedy)
+
+
+def _writable(volume: Volume) -> bool:
+    """Files of ConfigMaps and Secrets are read-only, whatever the mount says."""
+    return not volume.read_only and (volume.persistent_volume_claim is not None or volume.empty_dir is not None)
+
+
+def volume_over(path: str, volumes: tuple[Volume, ...]) -> Volume | None:
+    """The volume that holds a path: the one mounted nearest to it."""
+    holding = [v for v in volumes if under(path, v.mount_path)]
+    return max(holding, key=lambda v: len(v.mount_path), default=None)
+
+
+RULES: tuple[Callable[..., Faults], ...] = (
+    model_has_one_origin,
+    heads_fit,
+    rope_reaches,
+    ulysses_fits,
+    processes_only_on_cpu,
+    env_is_sound,
+    volumes_are_sound,
+    tolerations_are_sound,
+    gpus_and_devices_have_their_field,
+    source_has_one_kind,
+    something_is_held_out,
+    sample_has_a_prompt_or_none,
+    warmup_ends,
+    checkpoint_path_is_plain,
+    checkpoints_can_be_written,
+)

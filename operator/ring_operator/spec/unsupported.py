@@ -1,0 +1,87 @@
+"""What the manifest can say and the program cannot do yet: one table, shared by `validate`, `plan` and `run`.
+
+The schema is whole from the start, so that manifests written today stay valid; nothing in it is ever read and
+ignored. A row leaves this table in the change that builds the thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ring_operator.errors import Fault
+from ring_operator.spec.job import JobSpec, TrainingJob
+from ring_operator.spec.workers import Gang, Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """`asked`: what of it the spec asks for, as said in the message, or None."""
+
+    path: str
+    asked: Callable[[JobSpec], str | None]
+    instead: str
+
+
+def unsupported(job: TrainingJob) -> tuple[Fault, ...]:
+    """A fault for everything that the job asks for and that is not built yet."""
+    asked = ((gap, gap.asked(job.spec)) for gap in GAPS)
+    return tuple(Fault(f"spec.{gap.path}", f"{said} is not built yet", gap.instead) for gap, said in asked if said)
+
+
+def _degree(name: str) -> Callable[[JobSpec], str | None]:
+    def asked(spec: JobSpec) -> str | None:
+        degree = getattr(spec.parallelism, name)
+        return f"{name} {degree}" if isinstance(degree, int) and degree > 1 else None
+
+    return asked
+
+
+def _offload(spec: JobSpec) -> str | None:
+    return f"offload {spec.training.offload}" if spec.training.offload != "none" else None
+
+
+def _needle(spec: JobSpec) -> str | None:
+    return "the needle evaluation" if spec.evaluation.needle else None
+
+
+GAPS: tuple[Gap, ...] = (
+    Gap("parallelism.tensor", _degree("tensor"), "Take tensor 1 and a larger context degree."),
+    Gap("parallelism.pipeline", _degree("pipeline"), "Take pipeline 1 and a larger context degree."),
+    Gap("parallelism.ulysses", _degree("ulysses"), "Take ulysses 1: a ring over all context ranks."),
+    Gap(
+        "model.attention.globalTokens",
+        lambda spec: "globalTokens above 0" if spec.model.attention.global_tokens else None,
+        "Take 0, and full layers in the pattern for what is far.",
+    ),
+    Gap("model.attention.sinks", lambda spec: "sinks" if spec.model.attention.sinks else None, "Leave it out."),
+    Gap("model.hf", lambda spec: "a Hugging Face model" if spec.model.hf else None, "Take preset or architecture."),
+    Gap(
+        "data.source.parquet",
+        lambda spec: "parquet" if spec.data.source.parquet else None,
+        "Write the rows to JSON lines and take jsonl.",
+    ),
+    Gap("data.source.tokens", lambda spec: "tokens" if spec.data.source.tokens else None, "Take path or jsonl."),
+    Gap("training.offload", _offload, "Take none, and recompute: full where memory is short."),
+    Gap(
+        "training.schedule.kind",
+        lambda spec: "wsd" if spec.training.schedule.kind == "wsd" else None,
+        "Take cosine or constant.",
+    ),
+    Gap("evaluation.needle", _needle, "Leave it out; heldOut measures the loss on held-out documents."),
+    Gap("placement", lambda spec: "placement" if spec.placement != Placement() else None, "Leave it out."),
+    Gap("gang", lambda spec: "gang scheduling" if spec.gang != Gang() else None, "Leave it out."),
+    Gap(
+        "suspend", lambda spec: "suspend" if spec.suspend else None, "Stop the run with Ctrl-C; it saves a checkpoint."
+    ),
+    Gap(
+        "activeDeadlineSeconds",
+        lambda spec: "a deadline" if spec.active_deadline_seconds is not None else None,
+        "Leave it out.",
+    ),
+    Gap(
+        "ttlSecondsAfterFinished",
+        lambda spec: "deletion after the end" if spec.ttl_seconds_after_finished is not None else None,
+        "Leave it out.",
+    ),
+)
