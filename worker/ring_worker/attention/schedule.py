@@ -1,14 +1,14 @@
 """What each rank computes in each step of the ring, and which keys travel on: pure, no torch.
 
-In: a layout and a mask. Out: for one rank, a `Step` for each turn of the ring. In step s rank r holds the keys of rank
-(r - s) mod N; it computes the runs of that step and meanwhile passes on the range of keys that a later rank still needs.
-The ring stops turning after the last step in which any rank has work, so an aligned chunked-local mask sends nothing and
-a short window only its neighbours' keys. In the backward pass the gradients of travelling keys follow one step behind
-them, in the range that has been touched so far, and go home from the last rank that used them.
+In: a layout and a mask. Out: for one rank, a `Step` for each turn of the ring. In step s rank r holds the keys of
+rank (r - s) mod N; it computes the runs of that step and meanwhile passes on the range of keys that a later rank
+still needs. The ring stops turning after the last step in which any rank has work, so an aligned chunked-local mask
+sends nothing and a short window only its neighbours' keys. In the backward pass the gradients of travelling keys
+follow one step behind them, in the range that has been touched so far, and go home from the last rank that used them.
 
-A rank's positions ascend and a mask's bounds never decrease, hence a query's keys are one interval of the *source's own
-index*, whatever the layout; neighbouring rows whose bounds move by 0 or 1 a row are one `Run`, which a kernel computes
-as a rectangle, a triangle or a band. Indices are of tokens in a shard; ranges are half-open.
+A rank's positions ascend and a mask's bounds never decrease, hence a query's keys are one interval of the *source's
+own index*, whatever the layout; neighbouring rows whose bounds move by 0 or 1 a row are one `Run`, which a kernel
+computes as a rectangle, a triangle or a band. Indices are of tokens in a shard; ranges are half-open.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """All steps of one rank. Every rank has the same number of them. `home`: what comes back to this rank at the end."""
+    """All steps of one rank; every rank has as many. `home`: what comes back to this rank at the end."""
 
     rank: int
     ranks: int

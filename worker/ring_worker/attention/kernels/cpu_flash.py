@@ -26,7 +26,7 @@ BAND_ROWS = 128
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One call of the kernel: all of these rows over all of these keys, causal from the first of both, or under a mask."""
+    """One call of the kernel: these rows over these keys, all, causal from the first of both, or under a mask."""
 
     rows: slice
     keys: slice

@@ -24,7 +24,7 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """Online softmax over the keys so far, natural logarithm: `m` row maximum, `l` sum of exp(s - m), `acc` of exp(s - m) v.
+    """Online softmax over the keys so far: `m` row maximum of s, `l` sum of exp(s - m), `acc` sum of exp(s - m) v.
 
     `acc` [B, H, Q, D], `m` and `l` [B, H, Q]. A row without keys has m = -inf, l = 0, acc = 0. Kernels update in place.
     """
@@ -59,7 +59,7 @@ class Carry:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Keys and values that are held, [B, G, K, D], and the runs of query rows that see them; scores are scaled by `scale`."""
+    """Keys and values [B, G, K, D], and the runs of query rows that see them. Scores are q k * `scale`."""
 
     k: Tensor
     v: Tensor

@@ -72,7 +72,8 @@ def grouped(x_BHQD: Tensor, k_BGKD: Tensor, run: Run) -> Tensor:
 
 def rows_of(x: Tensor, run: Run, k_BGKD: Tensor) -> Tensor:
     """A view of the run's rows of [B, H, Q, ...] as [B, G, H/G, rows, ...]."""
-    return x.unflatten(1, (k_BGKD.shape[1], -1)).narrow(3, run.start, run.rows)
+    groups = k_BGKD.shape[1]
+    return x.reshape(x.shape[0], groups, -1, *x.shape[2:]).narrow(3, run.start, run.rows)
 
 
 def keys(x_BGKD: Tensor, seen: Range) -> Tensor:
