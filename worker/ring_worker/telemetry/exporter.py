@@ -5,12 +5,12 @@ the agent's `/status` says of progress. One exporter lives as long as the pod's 
 restarts of the ranks; ranks that count for themselves would begin at nought with every epoch.
 
 Counters are sums over the pod's ranks of one ring, never ratios: rules divide them over any window. Series therefore
-grow with pods and not with ranks: `RING_SERIES` for a ring, `POD_SERIES` for the pod, and the buckets of one histogram.
-The families are made afresh at each scrape from plain sums, in a registry of their own: counters of prometheus_client
-would add a `_created` series to each.
+grow with pods and not with ranks: `RING_SERIES` for a ring, `POD_SERIES` for the pod, and the buckets of one
+histogram. The families are made afresh at each scrape from plain sums, in a registry of their own: counters of
+prometheus_client would add a `_created` series to each.
 
-A datagram is the ranks' word, not the truth: one that cannot be read, is negative, or comes from a rank or ring that is
-not this pod's in this epoch, is counted and changes nothing else.
+A datagram is the ranks' word, not the truth: one that cannot be read, is negative, or comes from a rank or ring that
+is not this pod's in this epoch, is counted and changes nothing else.
 """
 
 from __future__ import annotations
