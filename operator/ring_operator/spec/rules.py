@@ -227,7 +227,7 @@ def sample_has_a_prompt_or_none(evaluation: Evaluation) -> Faults:
 
 def warmup_ends(training: Training) -> Faults:
     warmup = training.schedule.warmup_steps
-    if warmup > training.steps and "warmup_steps" in training.schedule.model_fields_set:
+    if warmup is not None and warmup > training.steps:
         yield Fault(
             "spec.training.schedule.warmupSteps",
             f"{warmup} is more than steps {training.steps}: the learning rate would never reach lr",

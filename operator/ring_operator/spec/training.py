@@ -103,8 +103,8 @@ class Schedule(Section):
 
     kind: Literal["cosine", "constant", "wsd"] = "cosine"
     """cosine falls to finalRatio at the last step; constant stays; wsd stays and falls at the end."""
-    warmup_steps: CountOrNone = 100
-    """Steps over which the learning rate rises to its highest."""
+    warmup_steps: CountOrNone | None = None
+    """Steps over which the learning rate rises to its highest. Default: a tenth of the steps, at most 100."""
     final_ratio: Fraction = 0.1
     """Last learning rate as a share of the highest."""
 

@@ -1,0 +1,92 @@
+"""How much there is to do: tokens, layers by kind, weights, arithmetic, and what one ring step passes on.
+
+Counts, not predictions: seconds and bytes of memory are for `memory` and for measurement. Arithmetic is counted in
+the usual way: 6 operations a weight and token (2 forward, 4 backward), and for attention 12 x heads x width for each
+pair of query and visible key (2 products forward, 4 backward, 2 operations each), without what is recomputed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ring_operator.spec import Architecture, Attention, JobSpec, architecture_of
+from ring_operator.spec.model import LayerKind
+
+BYTES_VOCABULARY = 256
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """Layers of one kind. `reach`: tokens that a query can see at most. `pairs`: of query and key, in a sequence."""
+
+    kind: LayerKind
+    count: int
+    reach: int
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """`weights`: parameters (with a tokenizer of unknown size, without its embeddings). Operations are of one step.
+
+    `block_bytes`: keys and values that a rank passes to the next in a ring step of a full layer, forward.
+    """
+
+    layers: tuple[LayerGroup, ...]
+    weights: int
+    linear_flops: float
+    attention_flops: float
+    block_bytes: int
+
+    @property
+    def flops(self) -> float:
+        return self.linear_flops + self.attention_flops
+
+
+def work_of(spec: JobSpec, context_degree: int) -> Work:
+    """Count for one optimizer step over all ranks."""
+    shape = architecture_of(spec.model)
+    layers = layer_groups(spec.model.attention, shape.layers, spec.context.length)
+    weights = count_weights(shape, BYTES_VOCABULARY if spec.data.tokenizer == "bytes" else 0)
+    tokens = spec.training.batch * spec.context.length
+    pairs = spec.training.batch * sum(group.count * group.pairs for group in layers)
+    number_bytes = 2 if spec.training.precision == "bf16" else 4
+    tokens_per_rank = -(-spec.context.length // context_degree)
+    return Work(
+        layers=layers,
+        weights=weights,
+        linear_flops=6.0 * weights * tokens,
+        attention_flops=12.0 * shape.heads * shape.head_width * pairs,
+        block_bytes=2 * shape.key_heads * shape.head_width * number_bytes * tokens_per_rank,
+    )
+
+
+def layer_groups(attention: Attention, layers: int, length: int) -> tuple[LayerGroup, ...]:
+    """The pattern repeated over the depth, counted by kind, in the order of the pattern."""
+    kinds = [attention.pattern[i % len(attention.pattern)] for i in range(layers)]
+    reach = {"full": length, "window": min(attention.window, length), "chunk": min(attention.chunk, length)}
+    return tuple(
+        LayerGroup(kind, kinds.count(kind), reach[kind], causal_pairs(kind, reach[kind], length))
+        for kind in dict.fromkeys(kinds)
+    )
+
+
+def causal_pairs(kind: LayerKind, reach: int, length: int) -> int:
+    """Pairs of query and visible key in a causal sequence without document borders."""
+    if kind == "chunk":
+        whole, rest = divmod(length, reach)
+        return whole * _triangle(reach) + _triangle(rest)
+    return _triangle(reach) + (length - reach) * reach
+
+
+def _triangle(side: int) -> int:
+    return side * (side + 1) // 2
+
+
+def count_weights(shape: Architecture, tokenizer_vocabulary: int) -> int:
+    """Parameters of the transformer: embeddings, norms, attention, feed-forward; the output layer unless tied."""
+    query, key = shape.heads * shape.head_width, shape.key_heads * shape.head_width
+    attention = shape.hidden * (query + 2 * key) + query * shape.hidden
+    layer = attention + 3 * shape.hidden * shape.feed_forward + 2 * shape.hidden
+    embeddings = (shape.vocabulary or tokenizer_vocabulary) * shape.hidden * (1 if shape.tie_embeddings else 2)
+    return shape.layers * layer + shape.hidden + embeddings
