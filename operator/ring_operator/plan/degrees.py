@@ -11,7 +11,6 @@ leave most of it idle), and data gets the rest, as far as the batch divides.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from ring_operator.errors import Fault, UserError
 from ring_operator.plan.machines import Ranks, fixed_product
@@ -72,14 +71,8 @@ def _wrong_product(parallelism: Parallelism, ranks: Ranks, fixed: int, open_ende
     largest = max(given, key=lambda name: given[name])
     unit = "GPUs" if ranks.device == "cuda" else "processes"
     scope = " for each replica" if open_ended and parallelism.data == "auto" else ""
-    verb = (
-        "do not divide"
-        if open_ended and fixed <= ranks.total
-        else "are not"
-        if fixed <= ranks.total
-        else "are more than"
-    )
-    message = f"{' x '.join(factors)} = {fixed} {unit}{scope}, which {verb} those of workers: {ranks}"
+    odd = f", which {fixed} does not divide" if open_ended and fixed < ranks.total else ""
+    message = f"{' x '.join(factors)} = {fixed} {unit}{scope}, but workers has {ranks}{odd}"
     return Fault(f"spec.parallelism.{largest}", message, _way_out(given, largest, ranks, fixed, open_ended))
 
 

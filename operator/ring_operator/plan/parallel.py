@@ -151,9 +151,7 @@ def _notes(spec: JobSpec, machines: Machines, ranks: Ranks, tokens_per_rank: int
         chosen = _recompute(spec, tokens_per_rank)
         yield f"recompute auto is {chosen}: a rank holds {side} {RECOMPUTE_ABOVE_TOKENS:,} tokens of a sequence"
     if tokens_per_rank < ranks.least_tokens and tokens_per_rank < spec.context.length:
-        yield (
-            f"{tokens_per_rank:,} tokens a rank are few: below {ranks.least_tokens:,} a ring waits more than it computes"
-        )
+        yield (f"{tokens_per_rank:,} tokens a rank are few: below {ranks.least_tokens:,} a ring mostly waits")
     if machines.cpus_per_node is not None and ranks.device == "cpu" and ranks.per_node > machines.cpus_per_node:
         yield f"{ranks.per_node} processes share {machines.cpus_per_node} CPU cores of a node"
     for kind, reach in (("window", spec.model.attention.window), ("chunk", spec.model.attention.chunk)):
