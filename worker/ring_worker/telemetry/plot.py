@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _BLUE, _VERMILION, _GREY, _INK = "#0072B2", "#D55E00", "#5A5A5A", "#222222"
 _INCHES, _DPI = (9.6, 5.6), 150
-_BESIDE = 8  # points between the axes and a label right of it
+_LABEL_HEIGHT = 0.08  # of the axes, with its two lines
+_ROUNDS = 20  # until labels stand apart; each halves what is lacking, or better
 
 
 def draw_loss(path: Path, lines: Sequence[MetricsLine], report: Report) -> None:
@@ -38,21 +39,30 @@ def draw_loss(path: Path, lines: Sequence[MetricsLine], report: Report) -> None:
     _draw_tables(axes, report)
     _draw_restarts(axes, lines)
     _dress(axes, report)
-    figure.suptitle(report.job, x=0.01, ha="left", fontsize=15, fontweight="bold", color=_INK)
     image = io.BytesIO()
     figure.savefig(image, format="png")
     replace_file(path, image.getvalue())
 
 
-def smooth(values: Sequence[float], window: float) -> list[float]:
-    """Exponential mean over about `window` values; the first ones are means of what there is."""
-    keep = 1 - 1 / max(window, 1.0)
-    means, total, weight = [], 0.0, 0.0
-    for value in values:
-        total = keep * total + (1 - keep) * value
-        weight = keep * weight + (1 - keep)
-        means.append(total / weight)
+def smooth(values: Sequence[float], half: int) -> list[float]:
+    """Means over `half` values before and after each; few near the start, to follow the fall."""
+    means = []
+    for at in range(len(values)):
+        near = values[max(0, at - half) : at + min(half, at) + 1]
+        means.append(math.fsum(near) / len(near))
     return means
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Places moved apart to stand at least `gap` from one another, in their order, each pair about its middle."""
+    order = sorted(range(len(places)), key=places.__getitem__)
+    moved = list(places)
+    for _ in range(_ROUNDS):
+        for low, high in itertools.pairwise(order):
+            lack = gap - (moved[high] - moved[low])
+            if lack > 0:
+                moved[low], moved[high] = moved[low] - lack / 2, moved[high] + lack / 2
+    return moved
 
 
 def shape_line(report: Report) -> str:
@@ -76,7 +86,7 @@ def _draw_training(axes: Axes, lines: Sequence[MetricsLine], bytes_per_token: fl
     bits = [line.loss / math.log(2) / bytes_per_token for line in lines]
     axes.plot(steps, bits, color=_BLUE, alpha=0.3, linewidth=0.8)
     axes.plot(
-        steps, smooth(bits, len(bits) / 50), color=_BLUE, linewidth=2.2, label="training (light: each logged step)"
+        steps, smooth(bits, len(bits) // 40), color=_BLUE, linewidth=2.2, label="training (light: each logged step)"
     )
 
 
@@ -85,7 +95,6 @@ def _draw_heldout(axes: Axes, lines: Sequence[MetricsLine], report: Report) -> N
     found = [(line.step, line.heldout_bits_per_byte) for line in lines if line.heldout_bits_per_byte is not None]
     if report.heldout_bits_per_byte is not None:
         found = [*(point for point in found if point[0] < report.steps), (report.steps, report.heldout_bits_per_byte)]
-        _label(axes, "held out", report.heldout_bits_per_byte, _VERMILION)
     axes.plot(
         [step for step, _ in found],
         [bits for _, bits in found],
@@ -101,25 +110,28 @@ def _draw_heldout(axes: Axes, lines: Sequence[MetricsLine], report: Report) -> N
 
 
 def _draw_tables(axes: Axes, report: Report) -> None:
-    """The unigram and the bigram as horizontal lines, each with its name and number beside the axes."""
-    for name, bits in (("unigram", report.unigram_bits_per_byte), ("bigram", report.bigram_bits_per_byte)):
+    """The unigram and the bigram as horizontal lines."""
+    for bits in (report.unigram_bits_per_byte, report.bigram_bits_per_byte):
         if bits is not None:
             axes.axhline(bits, color=_GREY, linewidth=1.3, linestyle=(0, (5, 3)), zorder=1)
-            _label(axes, name, bits, _GREY)
 
 
-def _label(axes: Axes, name: str, bits: float, colour: str) -> None:
-    axes.annotate(
-        f"{name}\n{bits:.2f}",
-        xy=(1, bits),
-        xycoords=("axes fraction", "data"),
-        xytext=(_BESIDE, 0),
-        textcoords="offset points",
-        va="center",
-        color=colour,
-        fontweight="bold",
-        annotation_clip=False,
-    )
+def _label_right(axes: Axes, report: Report) -> None:
+    """Name and number of what the run is compared with, beside the axes and never on one another."""
+    low, high = axes.get_ylim()
+    labels = [
+        (name, bits, colour)
+        for name, bits, colour in (
+            ("unigram", report.unigram_bits_per_byte, _GREY),
+            ("bigram", report.bigram_bits_per_byte, _GREY),
+            ("held out", report.heldout_bits_per_byte, _VERMILION),
+        )
+        if bits is not None
+    ]
+    places = spread([(bits - low) / (high - low) for _, bits, _ in labels], _LABEL_HEIGHT)
+    for (name, bits, colour), place in zip(labels, places, strict=True):
+        text = f"{name}\n{bits:.2f}"
+        axes.text(1.014, place, text, transform=axes.transAxes, va="center", color=colour, fontweight="bold")
 
 
 def _draw_restarts(axes: Axes, lines: Sequence[MetricsLine]) -> None:
@@ -131,15 +143,17 @@ def _draw_restarts(axes: Axes, lines: Sequence[MetricsLine]) -> None:
 
 
 def _dress(axes: Axes, report: Report) -> None:
-    axes.set_title(shape_line(report), loc="left", fontsize=8.5, color=_GREY, pad=10)
+    axes.set_title(report.job, loc="left", fontsize=15, fontweight="bold", color=_INK, pad=26)
+    axes.text(0, 1.03, shape_line(report), transform=axes.transAxes, fontsize=8.5, color=_GREY)
+    axes.set_xlabel(f"step, of {_short(report.tokens / report.steps)} tokens each")
     axes.set_ylabel("bits per byte")
     axes.set_xlim(0, report.steps)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=max(0.0, math.floor(2 * axes.dataLim.y0) / 2 - 0.5))
     axes.grid(axis="y", color="#E4E4E4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper right")
-    axes.set_xlabel(f"step, of {_short(report.tokens / report.steps)} tokens each")
+    _label_right(axes, report)
 
 
 def _short(count: float) -> str:
