@@ -162,10 +162,7 @@ def _mount_path(volume: Volume, path: str) -> Faults:
             f"{volume.name}: names with ring- are the operator's own",
             "Take another name.",
         )
-    yield from _plain_path(volume.mount_path, path)
-    for reserved in names.RESERVED_PATHS:
-        if under(volume.mount_path, reserved) or under(reserved, volume.mount_path):
-            yield Fault(path, f"{volume.mount_path} collides with {reserved}, which is taken", "Mount it elsewhere.")
+    yield from _free_path(volume.mount_path, path)
 
 
 def under(path: str, folder: str) -> bool:
@@ -173,9 +170,13 @@ def under(path: str, folder: str) -> bool:
     return (path.rstrip("/") + "/").startswith(folder.rstrip("/") + "/")
 
 
-def _plain_path(value: str, path: str) -> Faults:
+def _free_path(value: str, path: str) -> Faults:
+    """A folder in a pod that is written out and that nothing else has."""
     if any(part in (".", "..") for part in value.split("/")):
         yield Fault(path, f"{value} has . or .. in it", "Write the path out.")
+    for reserved in names.RESERVED_PATHS:
+        if under(value, reserved) or under(reserved, value):
+            yield Fault(path, f"{value} collides with {reserved}, which every pod has for itself", "Take another path.")
 
 
 def tolerations_are_sound(workers: Workers) -> Faults:
@@ -205,6 +206,8 @@ def gpus_and_devices_have_their_field(workers: Workers) -> Faults:
 def source_has_one_kind(data: Data) -> Faults:
     source, path = data.source, "spec.data.source"
     yield from one_of(source, path, ("path", "jsonl", "parquet", "tokens", "builtin"))
+    if data.prepared is not None:
+        yield from _free_path(data.prepared, "spec.data.prepared")
     if (source.include or source.exclude) and source.path is None and source.builtin is None:
         yield Fault(path, "include and exclude choose files of path or builtin", "Leave them out.")
 
@@ -236,7 +239,7 @@ def warmup_ends(training: Training) -> Faults:
 
 
 def checkpoint_path_is_plain(checkpoint: Checkpoint) -> Faults:
-    yield from _plain_path(checkpoint.path, "spec.checkpoint.path")
+    yield from _free_path(checkpoint.path, "spec.checkpoint.path")
     if checkpoint.resume not in ("latest", "none") and not checkpoint.resume.startswith("/"):
         yield Fault(
             "spec.checkpoint.resume",
