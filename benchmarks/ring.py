@@ -32,6 +32,7 @@ from ring_worker.attention.layout import Layout
 from ring_worker.attention.masks import CAUSAL
 from ring_worker.attention.ring import Ring, ring_attention
 from ring_worker.attention.transport import GlooTransport
+from ring_worker.telemetry.figures import ring_figures
 from ring_worker.telemetry.record import PassTimes
 
 HEADS, GROUPS, SIZE = 8, 2, 64
@@ -168,7 +169,7 @@ def _result(
             "ratio": ring[index] / single[index],
             "per_rank_seconds": spent,
             "ring_efficiency": total.ideal / total.wall,
-            "hidden_ratio": 1 - total.exposed / total.comm if total.comm else None,
+            "hidden_ratio": ring_figures(0, [(total, PassTimes())]).hidden_ratio,
             "bytes_per_rank": total.bytes // (repeats * len(meters)),
         }
     return {"length": length, "ratio": sum(ring) / sum(single), **phases}

@@ -1,8 +1,8 @@
 """Ranks -> process groups: who shares a sequence, who shares the weights.
 
 Ranks count, slowest to fastest, over pipeline, data, context, tensor; the context dim of torch's DeviceMesh is the
-ring, and its order is the order of the rank table. Ranks find each other through a TCP store under the epoch's token, so
-that a process left over from an older epoch, or a stranger who does not know the token, meets nobody.
+ring, and its order is the order of the rank table. Ranks find each other through a TCP store under the epoch's
+token, so that a process left over from an older epoch, or a stranger who does not know the token, meets nobody.
 """
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """When the received block was on its way (marks of the transport's clock), and how long the peer kept us waiting.
+    """When the received block was on its way, from the later of both posts (marks of the transport's clock).
 
-    `skew` in seconds: from our post to the peer's, where the transport can tell, else 0.
+    `skew` in seconds: the part of the wait in which the peer had not even posted, where the transport can tell, else 0.
     """
 
     start: Mark
@@ -126,13 +126,14 @@ class _GlooTransfer:
         self.done.set()
 
     def wait(self) -> Arrival | None:
+        entered = time.monotonic()
         self.done.wait()
         if self.error:
             raise TransportError(f"ring transfer {self.edge} failed: {self.error}") from self.error
         if self.stamp is None:
             return None
-        start = max(self.posted, float(self.stamp)) if self.one_host else self.posted
-        return Arrival(start, self.arrived, skew=start - self.posted)
+        sent = float(self.stamp) if self.one_host else self.posted
+        return Arrival(max(self.posted, sent), self.arrived, skew=max(0.0, sent - entered))
 
 
 class _Watcher:
@@ -231,6 +232,7 @@ class _ThreadTransfer:
     def wait(self) -> Arrival | None:
         if self.box is None or self.receive is None:
             return None
+        entered = time.monotonic()
         try:
             sent, tensor = self.box.get(timeout=60)
         except queue.Empty:
@@ -238,8 +240,7 @@ class _ThreadTransfer:
                 f"ring transfer from position {self.receive.peer} failed: no sender for 60 s"
             ) from None
         self.receive.tensor.copy_(tensor)
-        start = max(self.posted, sent)
-        return Arrival(start, time.monotonic(), skew=start - self.posted)
+        return Arrival(max(self.posted, sent), time.monotonic(), skew=max(0.0, sent - entered))
 
 
 def as_bytes(tensor: Tensor) -> Tensor:

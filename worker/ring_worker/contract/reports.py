@@ -75,8 +75,13 @@ class RingFigures:
 
     @property
     def hidden_ratio(self) -> float | None:
-        """1 - exposed / comm; None where nothing was sent."""
-        return 1 - self.exposed_seconds / self.comm_seconds if self.comm_seconds > 0 else None
+        """Share of the transfers that compute hid, 1 - (exposed - skew) / comm: a peer that is late is no transfer.
+
+        None where nothing was sent.
+        """
+        if self.comm_seconds <= 0:
+            return None
+        return 1 - min(1.0, max(0.0, self.exposed_seconds - self.skew_seconds) / self.comm_seconds)
 
     @property
     def exposed_fraction(self) -> float | None:

@@ -38,11 +38,12 @@ class Dataset:
         self._held_out = TokenStream(folder, info, Split.HELD_OUT)
         self._tokenizer: Tokenizer = load_tokenizer(BYTES if info.tokenizer == BYTES else str(tokenizer_file(folder)))
         self.fingerprint = info.fingerprint
-        self.vocabulary = info.vocabulary
+        self.vocabulary, self.bos = info.vocabulary, info.bos
         self.documents = info.training.documents + info.heldout.documents
         self.skipped = sum(kind.count for kind in info.skipped)
         self.training_tokens = self._training.length
         self.held_out_bytes = info.heldout.bytes
+        self.bytes_per_token = info.training.bytes / max(1, info.training.tokens - info.training.documents)
         self.unigram_bits_per_byte = _or_nan(info.unigram_bits_per_byte)
         self.bigram_bits_per_byte = _or_nan(info.bigram_bits_per_byte)
         _check_length(info, length)
@@ -63,7 +64,7 @@ class Dataset:
         return cls(folder, info, length)
 
     def training(self, index: int) -> Window:
-        """Sequence number `index` since the job began, counted over all data ranks."""
+        """Sequence number `index` >= 0 since the job began, counted over all data ranks."""
         number, place = divmod(index, self.sequences_per_pass)
         key = f"{self._info.seed} {number}".encode()
         offset = keyed_number(key, _OFFSET) % self.training_tokens
@@ -72,6 +73,8 @@ class Dataset:
 
     def held_out(self, index: int) -> Window:
         """Window 0 <= index < held_out_sequences: together they predict every held-out token once."""
+        if not 0 <= index < self.held_out_sequences:
+            raise IndexError(f"held-out window {index} of {self.held_out_sequences}")
         return Window(self._held_out, index * self._length, self._length, self._info.bos, wraps=False)
 
     def encode(self, text: str) -> list[int]:

@@ -1,0 +1,113 @@
+"""RunConfig and mesh -> the parts that a training step is made of, put together in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ring_worker import contract
+from ring_worker.attend import layer_masks, over_ring
+from ring_worker.attention.calibrate import calibrate
+from ring_worker.attention.layout import Layout
+from ring_worker.attention.meter import CudaClock, HostClock, Meter
+from ring_worker.attention.ring import Ring
+from ring_worker.attention.transport import GlooTransport, NcclTransport, Solo, Transport
+from ring_worker.checkpoint import Checkpoints
+from ring_worker.data.dataset import Dataset
+from ring_worker.errors import ConfigError
+from ring_worker.mesh import Mesh
+from ring_worker.model import Transformer, padded_vocabulary
+from ring_worker.optim import make_optimizer
+from ring_worker.shard import Shard, Sharder
+
+FEED_FORWARD_CHUNK = 4096  # tokens
+LOGITS_AT_ONCE = 2**24  # numbers: 64 MiB in fp32
+CALIBRATION_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a rank trains with. Weights are replicated over all ranks; the sequence lies over the ring."""
+
+    config: contract.RunConfig
+    mesh: Mesh
+    dataset: Dataset
+    model: Transformer
+    optimizer: torch.optim.Optimizer
+    gradients: Tensor  # all gradients, one flat buffer that the parameters' .grad are views of
+    ring: Ring
+    sharder: Sharder
+    checkpoints: Checkpoints
+
+    @property
+    def loss_chunk(self) -> int:
+        """Tokens whose logits are held at once."""
+        return max(64, LOGITS_AT_ONCE // padded_vocabulary(self.model.vocabulary))
+
+    def hidden(self, shard: Shard) -> Tensor:
+        """Hidden states [S, C] of this rank's tokens, in the job's precision."""
+        attend = over_ring(self.ring, layer_masks(self.config.model, shard.documents))
+        with torch.autocast(self.mesh.device.type, torch.bfloat16, enabled=self.config.training.precision == "bf16"):
+            hidden: Tensor = self.model(shard.tokens, shard.positions, attend)[0]
+            return hidden
+
+
+def build(config: contract.RunConfig, mesh: Mesh) -> Parts:
+    """Raises ConfigError where model and data do not fit, and what the data's and checkpoints' modules raise."""
+    dataset = Dataset.open(config.data, config.context.length)
+    layout = Layout(config.context.layout, config.context.length, config.degrees.context, config.context.stripe)
+    model = _model(config, dataset.vocabulary).to(mesh.device)
+    return Parts(
+        config=config,
+        mesh=mesh,
+        dataset=dataset,
+        model=model,
+        optimizer=make_optimizer(model, config.training.optimizer),
+        gradients=_flat_gradients(model),
+        ring=_ring(config, mesh, layout),
+        sharder=Sharder(layout, mesh.position, config.data.packing, mesh.device),
+        checkpoints=Checkpoints(
+            Path(config.checkpoint.path), config.checkpoint.keep, mesh.world, degrees=config.degrees
+        ),
+    )
+
+
+def _model(config: contract.RunConfig, vocabulary: int) -> Transformer:
+    wanted = config.model.vocabulary
+    if 0 < wanted < vocabulary:
+        raise ConfigError(
+            f"model.vocabulary: {wanted}, but the tokenizer {config.data.tokenizer} has {vocabulary} tokens. "
+            f"Raise it to {vocabulary}, or leave it out."
+        )
+    model = Transformer(config.model, max(wanted, vocabulary), config.training.recompute, FEED_FORWARD_CHUNK)
+    model.initialise(config.training.seed)
+    return model
+
+
+def _flat_gradients(model: Transformer) -> Tensor:
+    """Make every parameter's gradient a view of one buffer, which is then reduced over the ranks without a copy."""
+    parameters = list(model.parameters())
+    flat = torch.zeros(sum(p.numel() for p in parameters), device=parameters[0].device)
+    for parameter, view in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = view.view_as(parameter)
+    return flat
+
+
+def _ring(config: contract.RunConfig, mesh: Mesh, layout: Layout) -> Ring:
+    on_gpu = mesh.device.type == "cuda"
+    ring = Ring(layout, _transport(config, mesh), meter=Meter(CudaClock() if on_gpu else HostClock()))
+    tokens = min(layout.size(mesh.position), CALIBRATION_TOKENS)
+    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+    shapes = ((1, heads, tokens, config.model.head_dim) for heads in (config.model.heads, config.model.kv_heads))
+    q, k = (torch.zeros(shape, dtype=dtype, device=mesh.device) for shape in shapes)
+    ring.meter.calibration = calibrate(ring, q, k, mesh.world)
+    return ring
+
+
+def _transport(config: contract.RunConfig, mesh: Mesh) -> Transport:
+    if config.degrees.context == 1:
+        return Solo()
+    return NcclTransport(mesh.context) if mesh.device.type == "cuda" else GlooTransport(mesh.context, mesh.one_host)

@@ -1,0 +1,248 @@
+"""One rank, from its start to its exit code: `python -m ring_worker.train`, which the agent runs.
+
+Meet, build, resume, train, report. Every rank takes the same way through the loop, since what a step decides is agreed
+on in the step; rank 0 alone writes the journal, the report and the picture. A step's line is in the journal before its
+checkpoint is complete, and lines after a checkpoint are dropped on resume, so the journal tells one history whatever is
+killed when.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from ring_worker.attention.transport import TransportError
+from ring_worker.build import Parts, build
+from ring_worker.checkpoint import CheckpointError, Progress, progress_of, training_state
+from ring_worker.contract import (
+    ENV_CONFIG,
+    ENV_TELEMETRY,
+    ContractError,
+    ExitCode,
+    MetricsLine,
+    RingFigures,
+    RunConfig,
+)
+from ring_worker.data.errors import DataError
+from ring_worker.errors import ConfigError, DivergedError
+from ring_worker.evaluate import held_out_bits_per_byte
+from ring_worker.finish import write_results
+from ring_worker.mesh import Launch, open_mesh
+from ring_worker.step import StepResult, Wishes, train_step
+from ring_worker.telemetry.emitter import Emitter
+from ring_worker.telemetry.figures import PACKED, pack, ring_figures, unpack
+from ring_worker.telemetry.journal import Journal
+from ring_worker.telemetry.record import PassTimes, StepRecord
+
+
+def main() -> int:
+    """The exit code tells the agent what became of the rank; the message on stderr is for people."""
+    stop = _StopOnTerm()
+    try:
+        config = RunConfig.from_json(Path(os.environ[ENV_CONFIG]).read_text())
+        torch.set_num_threads(config.threads)
+        mesh = open_mesh(Launch.from_environment(os.environ), config.degrees, config.device)
+        stopped = Run(build(config, mesh), stop, Emitter(os.environ.get(ENV_TELEMETRY))).go()
+        return ExitCode.TERMINATED if stopped else ExitCode.DONE
+    except (ConfigError, DivergedError, DataError, CheckpointError) as error:
+        return _fail(error.exit_code, str(error))
+    except ContractError as error:
+        return _fail(ExitCode.INVALID_CONFIG, str(error))
+    except (TransportError, dist.DistError) as error:
+        return _fail(ExitCode.INFRASTRUCTURE, str(error))
+    except torch.OutOfMemoryError as error:
+        return _fail(ExitCode.NO_RESTART, f"{error}\nLower context.length, or spread it over more ranks.")
+    except RuntimeError as error:
+        if _lost_a_peer(error):
+            return _fail(ExitCode.INFRASTRUCTURE, f"lost another rank: {error}")
+        traceback.print_exc()
+        return ExitCode.APPLICATION
+    except Exception:
+        traceback.print_exc()
+        return ExitCode.APPLICATION
+
+
+def _fail(code: ExitCode, message: str) -> int:
+    print(message, file=sys.stderr, flush=True)
+    return code
+
+
+def _lost_a_peer(error: RuntimeError) -> bool:
+    """Gloo raises plain RuntimeErrors; its own source file stands in each of them."""
+    return "gloo" in str(error).lower()
+
+
+class _StopOnTerm:
+    """SIGTERM asks for a checkpoint and an end; the loop looks between steps."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
+@dataclass(slots=True)
+class Run:
+    """The loop of one rank over the steps of one epoch."""
+
+    parts: Parts
+    stop: _StopOnTerm
+    emitter: Emitter
+    progress: Progress = field(default_factory=Progress)
+    _saved_at: float = field(default_factory=time.monotonic)
+    _unlogged: tuple[PassTimes, PassTimes] = (PassTimes(), PassTimes())  # forward, backward since the last line
+    _logged: Progress = field(default_factory=Progress)
+
+    def go(self) -> bool:
+        """Train what is left. Whether it was stopped before the end."""
+        self.resume()
+        while self.progress.step < self.parts.config.training.steps:
+            result = self.step()
+            held_out = self.evaluate()
+            self.log(result, held_out)
+            if self._due_to_save(result):
+                self.save()
+            if result.wishes.stop and self.progress.step < self.parts.config.training.steps:
+                return True
+        write_results(self.parts, self.journal, self.progress)
+        return False
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(Path(self.parts.config.output) / "metrics.jsonl")
+
+    def resume(self) -> None:
+        """Load the checkpoint to go on from, and cut the journal back to it."""
+        found = self._checkpoint_to_resume()
+        if found is not None:
+            state = training_state(self.parts.model, self.parts.optimizer, self.progress)
+            self.parts.checkpoints.load(found, state)
+            self.progress = progress_of(state)
+        self._logged = self.progress
+        if self.parts.mesh.leads:
+            Path(self.parts.config.output).mkdir(parents=True, exist_ok=True)
+            self.journal.truncate_after(self.progress.step)
+            print(f"step {self.progress.step} of {self.parts.config.training.steps}: training starts", flush=True)
+
+    def _checkpoint_to_resume(self) -> int | Path | None:
+        """`checkpoint.resume` speaks of the job's first start; later ones go on from the job's own checkpoints."""
+        resume = self.parts.config.checkpoint.resume
+        first_start = self.parts.mesh.launch.epoch == 1
+        latest = self.parts.checkpoints.latest() if resume == "latest" or not first_start else None
+        if latest is None and resume not in ("latest", "none"):
+            return Path(resume)
+        return latest
+
+    def step(self) -> StepResult:
+        wishes = Wishes(stop=self.stop.asked, save=self._minutes_are_over())
+        result = train_step(self.parts, self.progress, wishes)
+        config = self.parts.config
+        self.progress = Progress(
+            step=self.progress.step + 1,
+            sequences=self.progress.sequences + config.training.batch,
+            tokens=self.progress.tokens + config.training.batch * config.context.length,
+            seconds=self.progress.seconds + result.seconds,
+        )
+        self._emit(result)
+        return result
+
+    def _minutes_are_over(self) -> bool:
+        minutes = self.parts.config.checkpoint.every_minutes
+        return self.parts.mesh.leads and 0 < minutes * 60 <= time.monotonic() - self._saved_at
+
+    def _emit(self, result: StepResult) -> None:
+        forward, backward = self.parts.ring.meter.take()
+        self._unlogged = (self._unlogged[0] + forward, self._unlogged[1] + backward)
+        mesh, config = self.parts.mesh, self.parts.config
+        sequences = config.training.batch // config.degrees.data
+        self.emitter.send(
+            StepRecord(
+                rank=mesh.launch.rank,
+                ring=mesh.ring,
+                position=mesh.position,
+                step=self.progress.step,
+                tokens=sequences * self.parts.ring.layout.size(mesh.position),
+                seconds=result.seconds,
+                loss=result.loss,
+                grad_norm=result.grad_norm,
+                lr=result.lr,
+                forward=forward,
+                backward=backward,
+            )
+        )
+
+    def evaluate(self) -> float | None:
+        """Bits per byte of held-out text where this step is due: of a part, and of all of it after the last."""
+        config, step = self.parts.config, self.progress.step
+        if not config.evaluation.held_out or not self.parts.dataset.held_out_sequences:
+            return None
+        if step == config.training.steps:
+            return held_out_bits_per_byte(self.parts)
+        if config.evaluation.every_steps and step % config.evaluation.every_steps == 0:
+            return held_out_bits_per_byte(self.parts, config.evaluation.sequences)
+        return None
+
+    def log(self, result: StepResult, held_out: float | None) -> None:
+        """A line for each logged step; the last one, and evaluated ones, always."""
+        training, step = self.parts.config.training, self.progress.step
+        if step % training.log_every_steps and step != training.steps and held_out is None and not result.wishes.stop:
+            return
+        rings = self._rings()
+        seconds = self.progress.seconds - self._logged.seconds
+        line = MetricsLine(
+            step=step,
+            total_steps=training.steps,
+            loss=result.loss,
+            lr=result.lr,
+            grad_norm=result.grad_norm,
+            tokens=self.progress.tokens,
+            seconds=self.progress.seconds,
+            tokens_per_second=(self.progress.tokens - self._logged.tokens) / seconds,
+            epoch=self.parts.mesh.launch.epoch,
+            rings=rings,
+            heldout_bits_per_byte=held_out,
+        )
+        self._logged = self.progress
+        if self.parts.mesh.leads:
+            self.journal.append(line)
+
+    def _rings(self) -> tuple[RingFigures, ...]:
+        """Each ring's figures since the last line, from all its ranks."""
+        mesh = self.parts.mesh
+        own = torch.tensor(pack(self._unlogged[0]) + pack(self._unlogged[1]), dtype=torch.float64)
+        gathered = [torch.empty_like(own) for _ in range(mesh.launch.world_size)]
+        dist.all_gather(gathered, own, group=mesh.world)
+        self._unlogged = (PassTimes(), PassTimes())
+        times = [(unpack(x[:PACKED].tolist()), unpack(x[PACKED:].tolist())) for x in gathered]
+        size = mesh.degrees.context
+        return tuple(ring_figures(i, times[i * size : (i + 1) * size]) for i in range(mesh.degrees.rings))
+
+    def _due_to_save(self, result: StepResult) -> bool:
+        every, step = self.parts.config.checkpoint.every_steps, self.progress.step
+        at_the_end = step == self.parts.config.training.steps
+        return result.wishes.stop or result.wishes.save or at_the_end or (every > 0 and step % every == 0)
+
+    def save(self) -> None:
+        state = training_state(self.parts.model, self.parts.optimizer, self.progress)
+        record = self.parts.checkpoints.save(self.progress.step, state)
+        self._saved_at = time.monotonic()
+        if self.parts.mesh.leads:
+            self.emitter.send(record)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # not by way of destructors, which would wait for peers that are gone
