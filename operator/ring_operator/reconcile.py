@@ -35,7 +35,7 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`table`: the one there shall be; a newer epoch is to be published. `replace`: pods to be started anew, first."""
+    """`table`: the one there shall be; a newer epoch is to be published. `replace`: pods to be started anew."""
 
     action: Action
     reason: Reason

@@ -1,0 +1,219 @@
+"""The run folder: what is in it, whose it is, and when it may be used again.
+
+    manifest.yaml  plan.json  ranks.json     what was asked, and what came of it (ranks.json: the last epoch)
+    metrics.jsonl  report.json  loss.png     by rank 0 of the worker
+    checkpoints/  logs/  pods/               pods/: the pods' volumes
+
+A folder is taken for a run's only when everything in it is in this list: `--overwrite` deletes nothing else. A lock
+keeps two `ringctl` off the same folder; the kernel gives it back however the first one ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from ring_operator.errors import Fault, UserError, refuse
+from ring_operator.local.files import last_lines, write_whole
+from ring_operator.spec import TrainingJob
+from ring_worker.contract import ContractError, MetricsLine, RankTable
+
+MANIFEST, PLAN, RANKS = "manifest.yaml", "plan.json", "ranks.json"
+METRICS, REPORT, PICTURE = "metrics.jsonl", "report.json", "loss.png"
+CHECKPOINTS, LOGS, PODS = "checkpoints", "logs", "pods"
+_LOCK = ".lock"
+_COMPLETE = "COMPLETE"  # in a checkpoint's folder, `step-<number>`, when all of it is there
+_RECORDS = frozenset({MANIFEST, PLAN, RANKS, METRICS, REPORT, PICTURE, CHECKPOINTS, LOGS, PODS})
+
+# What may differ from the manifest of the run that is gone on with; the weights and the data do not depend on it.
+_FREE = (
+    "apiVersion",
+    "metadata",
+    "spec.activeDeadlineSeconds",
+    "spec.checkpoint",
+    "spec.data.prepared",
+    "spec.data.workers",
+    "spec.evaluation",
+    "spec.gang",
+    "spec.managedBy",
+    "spec.parallelism",
+    "spec.placement",
+    "spec.recovery",
+    "spec.suspend",
+    "spec.training.logEverySteps",
+    "spec.training.offload",
+    "spec.training.recompute",
+    "spec.training.steps",
+    "spec.ttlSecondsAfterFinished",
+    "spec.workers",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier starts of this run left: the last epoch and the failures so far."""
+
+    epoch: int = 0
+    restarts: int = 0
+
+
+class RunFolder:
+    """A folder that this process has to itself from `open` to `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock: BinaryIO | None = None
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def open(self) -> None:
+        """Make the folder and lock it. Raises UserError where another `ringctl` has it, or it cannot be made."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self / _LOCK).open("ab")
+        except OSError as error:
+            raise refuse("--output", f"{self.path}: {error.strerror}", "Name a folder that can be written.") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            remedy = "Wait for it, stop it, or name another folder with --output."
+            raise refuse("--output", f"{self.path} is in use by another ringctl", remedy) from None
+        self._lock = lock
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def entries(self) -> set[str]:
+        """All but the lock and the drafts that a kill left behind."""
+        return {entry.name for entry in self.path.iterdir() if entry.name != _LOCK and not _is_draft(entry.name)}
+
+    @property
+    def holds_run(self) -> bool:
+        return (self / MANIFEST).is_file()
+
+    def describe(self) -> str:
+        """What the run in here came to, for a person."""
+        parts = []
+        if (step := self.last_step()) is not None:
+            parts.append(f"step {step}")
+        parts.append("no checkpoint" if (saved := self.last_checkpoint()) is None else f"checkpoint of step {saved}")
+        if (self / REPORT).exists():
+            parts.append("finished")
+        return ", ".join(parts)
+
+    def last_step(self) -> int | None:
+        """Of the last line of the metrics."""
+        with contextlib.suppress(ContractError):
+            return MetricsLine.from_json(last_lines(self / METRICS, 1)).step
+        return None
+
+    def last_checkpoint(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        steps = [
+            int(p.parent.name.split("-")[1].split(".")[0]) for p in (self / CHECKPOINTS).glob(f"step-*/{_COMPLETE}")
+        ]
+        return max(steps, default=None)
+
+    def past(self) -> Past:
+        """Epochs are counted on over all starts of a run."""
+        with contextlib.suppress(OSError, ContractError):
+            table = RankTable.from_json((self / RANKS).read_text(encoding="utf-8"))
+            return Past(table.epoch, table.restarts)
+        return Past()
+
+    def refuse_use(self) -> None:
+        """Raises UserError unless the folder is empty."""
+        if self.holds_run:
+            remedy = "Go on with it (--resume), start over (--overwrite), or name another folder (--output)."
+            raise refuse("--output", f"{self.path} already holds a run ({self.describe()})", remedy)
+        if entries := self.entries():
+            raise _not_a_run(self.path, entries)
+
+    def clear(self) -> None:
+        """Delete the run in here. Raises UserError, with nothing deleted, where there is anything else."""
+        entries = self.entries()
+        if foreign := entries - _RECORDS:
+            raise _not_a_run(self.path, foreign)
+        if entries and not self.holds_run:
+            raise _not_a_run(self.path, entries)
+        for name in sorted(entries, key=lambda name: name == MANIFEST):  # the mark of a run goes last
+            path = self / name
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def check_resume(self, job: TrainingJob) -> None:
+        """Raises UserError where there is no run, or one that was asked for something else."""
+        if not self.holds_run:
+            raise refuse("--resume", f"{self.path} holds no run", "Leave --resume out to start one.")
+        if job.spec.checkpoint.resume == "none":
+            remedy = "Set it to latest, or leave it out."
+            raise refuse("spec.checkpoint.resume", "none, but --resume goes on from a checkpoint", remedy)
+        try:
+            before = yaml.safe_load((self / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise refuse(
+                "--resume", f"{self / MANIFEST} cannot be read: {error}", "Start over with --overwrite."
+            ) from None
+        if faults := changed_fields(before, manifest_of(job)):
+            raise UserError(faults)
+
+    def write_request(self, job: TrainingJob, plan: Any) -> None:
+        """`plan`: as plain JSON values."""
+        for name in (LOGS, CHECKPOINTS, PODS):
+            (self / name).mkdir(exist_ok=True)
+        write_whole(self / MANIFEST, yaml.safe_dump(manifest_of(job), sort_keys=False, allow_unicode=True))
+        write_whole(self / PLAN, json.dumps(plan, indent=1) + "\n")
+
+
+def manifest_of(job: TrainingJob) -> dict[str, Any]:
+    """The manifest in full, as plain values."""
+    plain = job.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def changed_fields(before: Any, now: Any) -> list[Fault]:
+    """One fault for each field that decides what is learnt and is not as it was."""
+    old, new = _flat(before), _flat(now)
+    changed = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
+    return [
+        Fault(
+            path,
+            f"{_shown(new.get(path))}, but the run in this folder was started with {_shown(old.get(path))}",
+            "Change it back, or start another run: --overwrite, or --output with another folder.",
+        )
+        for path in changed
+        if not any(path == free or path.startswith(f"{free}.") for free in _FREE)
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value)
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{path}.{key}" if path else str(key))
+    return flat
+
+
+def _is_draft(name: str) -> bool:
+    return any(name.startswith(f".{record}.") for record in _RECORDS)
+
+
+def _not_a_run(path: Path, entries: set[str]) -> UserError:
+    some = ", ".join(sorted(entries)[:3]) + (", ..." if len(entries) > 3 else "")
+    return refuse("--output", f"{path} is not a run's folder: it holds {some}", "Name a new or empty folder.")
