@@ -24,6 +24,7 @@ class _TerminatedError(BaseException):
 
 
 def main() -> int:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # in the preparing processes: threads of numpy that do nothing
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _terminate)
     try:

@@ -21,10 +21,15 @@ from ring_worker.data.sources import SourceFile
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`text` is UTF-8, at least one byte."""
+    """`file` relative to the source; `line` from 1, 0: the whole file. `text` is UTF-8, at least one byte."""
 
-    id: str
+    file: str
+    line: int
     text: bytes
+
+    @property
+    def id(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def _check(path: str, text: bytes) -> Document | Fault:
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         return _not_utf8(path, line, error, offset=error.start)
-    return Document(path, text)
+    return Document(path, 0, text)
 
 
 def _lines(stream: BinaryIO, piece: Piece, field: str) -> Iterator[Document | Fault]:
@@ -112,7 +117,7 @@ class _Line:
 def _parse_line(line: _Line, field: str) -> Document | Fault:
     raw = line.raw.removeprefix(codecs.BOM_UTF8) if line.offset == 0 else line.raw  # no part of the JSON
     try:
-        value = json.loads(raw.decode())
+        value = json.loads(raw.decode().rstrip("\r\n"))  # else an error at the end is in line 2
     except UnicodeDecodeError as error:
         offset = line.offset + len(line.raw) - len(raw) + error.start
         return _not_utf8(line.file, line.number, error, offset)
@@ -135,7 +140,7 @@ def _take_field(line: _Line, value: object, field: str) -> Document | Fault:
     if not text:
         return line.fault(FaultKind.EMPTY, f"field {field!r} is empty")
     try:
-        return Document(f"{line.file}:{line.number}", text.encode())
+        return Document(line.file, line.number, text.encode())
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
         reason = f"not UTF-8: half of a surrogate pair, \\u{code:04x}, is character {error.start} of field {field!r}"

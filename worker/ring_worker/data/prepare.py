@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -46,7 +47,7 @@ from ring_worker.data.stored import (
     point_to,
     tokenizer_file,
 )
-from ring_worker.data.tokenizers import BYTES, FileTokenizer, load_tokenizer, read_tokenizer_file
+from ring_worker.data.tokenizers import BYTES, load_tokenizer, read_tokenizer_file
 from ring_worker.data.work import available_cores, run_all
 
 PROGRESS_SECONDS = 1.0
@@ -81,9 +82,10 @@ def prepare(data: Data, shard_bytes: int = 0) -> Path:
     Raises DataConfigError, BadInputError (under `on_error: stop`), PreparationDiedError.
     """
     job = _start_job(data, shard_bytes)
-    with locked(job.folder / "lock", partial(_say_waiting, job.folder)):
-        if not dataset_file(job.folder).exists():
-            _build(job)
+    if not dataset_file(job.folder).exists():
+        with locked(job.folder / "lock", partial(_say_waiting, job.folder)):
+            if not dataset_file(job.folder).exists():  # perhaps another process has made it meanwhile
+                _build(job)
     if job.stops and (faults := read_faults(job.folder)):
         raise stop_for(faults, complete=True)
     point_to(data, job.fingerprint)
@@ -91,17 +93,14 @@ def prepare(data: Data, shard_bytes: int = 0) -> Path:
 
 
 def _start_job(data: Data, shard_bytes: int) -> _Job:
-    """List the source and make the folder, with its copy of the tokenizer."""
+    """List the source, check the tokenizer, and make the folder."""
     prepared = Path(data.prepared)
+    tokenizer = load_tokenizer(data.tokenizer)
     listing = list_source(data.source, leave_out=prepared)
-    content = b"" if data.tokenizer == BYTES else read_tokenizer_file(data.tokenizer)
-    tokenizer = FileTokenizer(content, data.tokenizer).fingerprint if content else BYTES
-    name = fingerprint(data, listing, tokenizer)
+    name = fingerprint(data, listing, tokenizer.fingerprint)
     folder = prepared / name
     _make_folder(folder / "shards", prepared)
-    if content:
-        write_atomic(tokenizer_file(folder), content)
-    kept = str(tokenizer_file(folder)) if content else BYTES
+    kept = BYTES if data.tokenizer == BYTES else str(tokenizer_file(folder))
     recipe = Recipe(folder, listing.root, listing.field, kept, data.held_out_fraction, data.seed)
     return _Job(data, listing, recipe, name, shard_bytes or shard_bytes_for(listing.size_bytes))
 
@@ -123,6 +122,8 @@ def _build(job: _Job) -> None:
     """Everything up to dataset.json. The caller holds the lock."""
     for folder in (job.folder, job.folder / "shards"):
         remove_temporary(folder)
+    if job.data.tokenizer != BYTES:
+        write_atomic(tokenizer_file(job.folder), read_tokenizer_file(job.data.tokenizer))
     shards = plan_shards(job.listing, job.shard_bytes, _line_ends(job))
     _make_shards(job, shards)
     if job.stops and (faults := [f for index in read_indexes(job.folder, len(shards)) for f in index.faults]):
@@ -205,12 +206,13 @@ def _make_shards(job: _Job, shards: Sequence[Shard]) -> None:
             progress.add(shard, report.faults)
             found.append((report.number, report.first))
     progress.write()
-    for report in run_all(partial(make_shard, job.recipe), missing, job.processes):
-        progress.add(shards[report.number], report.faults)
-        found.append((report.number, report.first))
-        faults = [fault for _, first in sorted(found, key=lambda f: f[0]) for fault in first]
-        if job.stops and len(faults) >= LISTED:
-            raise stop_for(faults, complete=False)
+    with closing(run_all(partial(make_shard, job.recipe), missing, job.processes)) as reports:
+        for report in reports:
+            progress.add(shards[report.number], report.faults)
+            found.append((report.number, report.first))
+            faults = [fault for _, first in sorted(found, key=lambda f: f[0]) for fault in first]
+            if job.stops and len(faults) >= LISTED:
+                raise stop_for(faults, complete=False)
     progress.write()
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ring_worker.data.documents import Document, Piece, read_piece
-from ring_worker.data.faults import LISTED, Fault
+from ring_worker.data.faults import LISTED, Fault, FaultKind
 from ring_worker.data.files import atomic_file
 from ring_worker.data.heldout import share_of
 from ring_worker.data.ngrams import BigramCounter, BigramCounts
@@ -156,10 +156,9 @@ def make_shard(recipe: Recipe, shard: Shard) -> ShardReport:
             for split in Split
         }
         for found in (d for piece in shard.pieces for d in read_piece(recipe.root, piece, recipe.field)):
-            if isinstance(found, Fault):
-                faults.append(found)
-            else:
-                writers[recipe.split(found.id)].add(found, tokenizer)
+            fault = found if isinstance(found, Fault) else writers[recipe.split(found.id)].add(found, tokenizer)
+            if fault:
+                faults.append(fault)
     parts = {split: writer.part() for split, writer in writers.items()}
     _write_index(shard_file(recipe.folder, shard.number, "npz"), ShardIndex(parts, tuple(faults)))
     return ShardReport(shard.number, len(faults), tuple(faults[:LISTED]))
@@ -186,8 +185,11 @@ class _Writer:
         self._sizes: list[int] = []
         self._bigrams = BigramCounter()
 
-    def add(self, document: Document, tokenizer: Tokenizer) -> None:
+    def add(self, document: Document, tokenizer: Tokenizer) -> Fault | None:
+        """A fault where the tokenizer leaves nothing of the document."""
         ids = tokenizer.encode(document.text)
+        if not len(ids):
+            return Fault(FaultKind.EMPTY, document.file, document.line, -1, "the tokenizer finds no token in it")
         tokens = np.empty(1 + len(ids), dtype=token_type(tokenizer.vocabulary))
         tokens[0] = tokenizer.bos
         tokens[1:] = ids
@@ -196,6 +198,7 @@ class _Writer:
         self._lengths.append(len(tokens))
         self._sizes.append(len(document.text))
         self._bigrams.add(document.text)
+        return None
 
     def part(self) -> SplitPart:
         return SplitPart(

@@ -80,10 +80,11 @@ def list_source(source: Source, leave_out: Path) -> Listing:
 def _select(source: Source) -> tuple[Path, Selection]:
     """The folder to walk and what to take from it; a single file is its folder and a pattern that is its name."""
     if source.kind == "builtin":
-        if source.name != STDLIB:
-            raise DataConfigError(f"spec.data.source.builtin: {source.name!r} does not exist; there is {STDLIB!r}")
-        root = Path(sysconfig.get_paths()["stdlib"])
-        return root, Selection.of(source.include, (*source.exclude, *STDLIB_EXCLUDE), STDLIB_INCLUDE)
+        return _select_builtin(source)
+    if source.kind not in ("path", "jsonl"):
+        raise DataConfigError(f"spec.data.source: {source.kind!r} cannot be read; path, jsonl and builtin can.")
+    if not source.path:
+        raise DataConfigError(f"{_field(source)}: it is empty; name a file, a folder or a glob pattern.")
     path = Path(source.path).expanduser()
     if path.is_dir():
         whole = () if source.kind == "path" else (JSONL_PATTERN,)
@@ -94,6 +95,13 @@ def _select(source: Source) -> tuple[Path, Selection]:
         root, pattern = _split_glob(path)
         return root, Selection.of(source.include, source.exclude, (pattern,))
     raise DataConfigError(f"{_field(source)}: {source.path!r} does not exist{_how_far(path)}")
+
+
+def _select_builtin(source: Source) -> tuple[Path, Selection]:
+    if source.name != STDLIB:
+        raise DataConfigError(f"spec.data.source.builtin: {source.name!r} does not exist; there is {STDLIB!r}.")
+    root = Path(sysconfig.get_paths()["stdlib"])
+    return root, Selection.of(source.include, (*source.exclude, *STDLIB_EXCLUDE), STDLIB_INCLUDE)
 
 
 def _literal(name: str) -> str:

@@ -131,8 +131,10 @@ def index_file(folder: Path, split: Split, column: str) -> Path:
 
 
 def point_to(data: Data, fingerprint: str) -> None:
-    pointer = _pointer(data)
-    write_atomic(pointer, json.dumps({"fingerprint": fingerprint}))
+    """Make this the preparation that `prepared_folder` finds. Writes nothing where it is already: perhaps it may not."""
+    pointer, content = _pointer(data), json.dumps({"fingerprint": fingerprint})
+    if not pointer.exists() or pointer.read_text() != content:
+        write_atomic(pointer, content)
 
 
 def prepared_folder(data: Data) -> Path:

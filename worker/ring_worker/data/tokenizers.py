@@ -66,6 +66,7 @@ class FileTokenizer:
     def __init__(self, content: bytes, name: str) -> None:
         """Raises DataConfigError when `content` is not a tokenizer; `name` is for the message."""
         self.fingerprint = hashlib.blake2b(content, digest_size=16).hexdigest()
+        self._name = name
         self._tokenizer = _parse(content, name)
         size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         special = _document_border(self._tokenizer)
@@ -73,7 +74,10 @@ class FileTokenizer:
         self.vocabulary = max(size, self.bos + 1)
 
     def encode(self, text: bytes) -> Ids:
-        encoding = self._tokenizer.encode(text.decode(), add_special_tokens=False)
+        try:
+            encoding = self._tokenizer.encode(text.decode(), add_special_tokens=False)
+        except Exception as error:  # the library raises the bare class, as for a word that it does not know
+            raise DataConfigError(f"spec.data.tokenizer: {self._name!r} fails on the text: {error}") from None
         return np.asarray(encoding.ids, dtype=np.uint32)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -29,8 +29,10 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def run_all(function: Callable[[A], R], arguments: Sequence[A], processes: int) -> Iterator[R]:
+def run_all(function: Callable[[A], R], arguments: Sequence[A], processes: int) -> Generator[R, None, None]:
     """Results as they come, in any order. With one process, or one argument, all happens in this one.
+
+    Close the generator to end the processes early.
 
     Raises PreparationDiedError when a process was killed.
     """
