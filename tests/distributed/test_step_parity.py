@@ -1,0 +1,147 @@
+"""Loss and gradient norm do not depend on how the work is spread over ranks, whatever labels are masked."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch.distributed as dist
+
+from checkpoint_ranks import outcomes
+from ring_worker import contract
+from ring_worker.build import build
+from ring_worker.checkpoint import Progress
+from ring_worker.contract import Degrees
+from ring_worker.data.prepare import prepare
+from ring_worker.mesh import Launch, open_mesh
+from ring_worker.step import Wishes, train_step
+
+LENGTH = 96
+BATCH = 2
+STEPS = 3
+SHAPES = [(1, 1), (1, 2), (1, 4), (2, 2)]
+
+
+def run_config(folder: Path, data: int, context: int, **changes: Any) -> contract.RunConfig:
+    pattern = contract.AttentionPattern(("full", "window", "chunk"), window=20, chunk=24)
+    made = contract.RunConfig(
+        job="parity",
+        job_uid="uid",
+        device="cpu",
+        degrees=Degrees(data=data, context=context),
+        model=contract.Model(3, 32, 4, 2, 8, 64, attention=pattern),
+        context=contract.Context(LENGTH),
+        data=contract.Data(contract.Source("path", path=str(folder / "text")), str(folder / "data"), workers=1),
+        training=contract.Training(STEPS, BATCH, contract.Optimizer(lr=1e-2, clip_norm=0.5), precision="fp32"),
+        checkpoint=contract.Checkpoint(str(folder / "checkpoints")),
+        evaluation=contract.Evaluation(),
+        output=str(folder / "run"),
+    )
+    return replace(made, training=replace(made.training, **changes))
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The dataset, with labels taken away: every third one, or all that the last zigzag rank of four has."""
+
+    inner: Any
+    everything_of: tuple[tuple[int, int], ...]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def training(self, index: int) -> Any:
+        return MaskedWindow(self.inner.training(index), self.everything_of)
+
+
+@dataclass(frozen=True)
+class MaskedWindow:
+    inner: Any
+    everything_of: tuple[tuple[int, int], ...]
+
+    @property
+    def document_starts(self) -> tuple[int, ...]:
+        return tuple(self.inner.document_starts)
+
+    def tokens(self, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
+        return self.inner.tokens(ranges)
+
+    def labels(self, ranges: Sequence[tuple[int, int]]) -> np.ndarray:
+        positions = np.concatenate([np.arange(*r) for r in ranges])
+        hidden = positions % 3 == 0
+        for start, stop in self.everything_of:
+            hidden |= (positions >= start) & (positions < stop)
+        return np.where(hidden, -100, self.inner.labels(ranges))
+
+
+def text(folder: Path) -> None:
+    (folder / "text").mkdir()
+    for i in range(40):
+        (folder / "text" / f"{i}.txt").write_text(f"document {i}: " + "the ring turns and turns. " * (3 + i % 5))
+
+
+def steps(
+    group: dist.ProcessGroup, say: Callable[[Any], None], config: contract.RunConfig, port: int, hidden: Any
+) -> None:
+    """[(loss, gradient norm)] of a few steps."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    dist.destroy_process_group()
+    launch = Launch(rank=rank, world_size=world, local_rank=rank, master_port=port, token="t")
+    parts = build(config, open_mesh(launch, config.degrees, "cpu"))
+    parts = replace(parts, dataset=Masked(parts.dataset, hidden))
+    progress, seen = Progress(), []
+    for step in range(1, STEPS + 1):
+        result = train_step(parts, progress, Wishes())
+        seen.append((result.loss, result.grad_norm))
+        progress = Progress(step=step, sequences=step * BATCH)
+    say(seen)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize("packing", ["documents", "concatenate"])
+@pytest.mark.parametrize(
+    "hidden", [(), ((36, 60),)], ids=["every third label masked", "one rank of four without any label"]
+)
+def test_loss_and_gradient_norm_are_the_same_for_every_shape(tmp_path: Path, packing: str, hidden: Any) -> None:
+    text(tmp_path)
+    found = []
+    for data, context in SHAPES:
+        config = run_config(tmp_path, data, context)
+        config = replace(config, data=replace(config.data, packing=packing))
+        prepare(config.data)
+        found.append(outcomes(data * context, tmp_path, steps, config, free_port(), hidden))
+    expected = np.array(found[0][0])
+    for of_shape in found:
+        for of_rank in of_shape:
+            np.testing.assert_allclose(np.array(of_rank), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("recompute", ["attention", "full"])
+def test_recomputing_changes_nothing(tmp_path: Path, recompute: str) -> None:
+    text(tmp_path)
+    found = []
+    for mode in ("none", recompute):
+        config = run_config(tmp_path, 1, 2, recompute=mode)
+        prepare(config.data)
+        found.append(outcomes(2, tmp_path, steps, config, free_port(), ()))
+    assert found[0] == found[1]
+
+
+def test_bf16_follows_fp32(tmp_path: Path) -> None:
+    text(tmp_path)
+    found = []
+    for precision in ("fp32", "bf16"):
+        config = run_config(tmp_path, 1, 2, precision=precision)
+        prepare(config.data)
+        found.append(outcomes(2, tmp_path, steps, config, free_port(), ())[0])
+    np.testing.assert_allclose(np.array(found[1]), np.array(found[0]), rtol=0.05)
