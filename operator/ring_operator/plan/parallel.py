@@ -146,10 +146,8 @@ def _recompute(spec: JobSpec, tokens_per_rank: int) -> str:
 
 
 def _notes(spec: JobSpec, machines: Machines, ranks: Ranks, tokens_per_rank: int) -> Iterator[str]:
-    if spec.training.recompute == "auto":
-        side = "more than" if tokens_per_rank > RECOMPUTE_ABOVE_TOKENS else "at most"
-        chosen = _recompute(spec, tokens_per_rank)
-        yield f"recompute auto is {chosen}: a rank holds {side} {RECOMPUTE_ABOVE_TOKENS:,} tokens of a sequence"
+    if spec.training.recompute == "auto" and tokens_per_rank > RECOMPUTE_ABOVE_TOKENS:
+        yield f"recompute auto became attention: a rank holds more than {RECOMPUTE_ABOVE_TOKENS:,} tokens of a sequence"
     if tokens_per_rank < ranks.least_tokens and tokens_per_rank < spec.context.length:
         yield (f"{tokens_per_rank:,} tokens a rank are few: below {ranks.least_tokens:,} a ring mostly waits")
     if machines.cpus_per_node is not None and ranks.device == "cpu" and ranks.per_node > machines.cpus_per_node:

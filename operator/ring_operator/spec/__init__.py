@@ -6,11 +6,12 @@ the table of what binds several fields; `unsupported` the table of what the sche
 yet, which `validate`, `plan` and `run` share.
 """
 
+from ring_operator.spec.faults import nearest
 from ring_operator.spec.job import JobSpec, Metadata, TrainingJob
-from ring_operator.spec.load import Checked, check_manifest, job_of, load_manifest, read_manifest, read_text
+from ring_operator.spec.load import Checked, check_manifest, job_of, load_manifest, placed, read_manifest, read_text
 from ring_operator.spec.model import Architecture, Attention, Context, Model, Parallelism, Rope
 from ring_operator.spec.presets import PRESETS, architecture_of
-from ring_operator.spec.schema import Field, every_field, field_at
+from ring_operator.spec.schema import Field, every_field, field_at, paths_named
 from ring_operator.spec.training import Checkpoint, Data, Evaluation, Source, Training
 from ring_operator.spec.unsupported import unsupported
 from ring_operator.spec.workers import Budget, Recovery, Resources, Volume, Workers
@@ -44,6 +45,9 @@ __all__ = [
     "field_at",
     "job_of",
     "load_manifest",
+    "nearest",
+    "paths_named",
+    "placed",
     "read_manifest",
     "read_text",
     "unsupported",

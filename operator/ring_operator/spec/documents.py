@@ -32,11 +32,15 @@ class Document:
     source: str
     lines: dict[Place, int] = field(default_factory=dict)
 
-    def where(self, place: Place) -> str:
-        """`file:line` of a place, or of the nearest place around it that is written in the file."""
+    def line(self, place: Place) -> int:
+        """Line of a place, or of the nearest place around it that is written in the file."""
         while place and place not in self.lines:
             place = place[:-1]
-        return f"{self.source}:{self.lines.get(place, 1)}"
+        return self.lines.get(place, 1)
+
+    def where(self, place: Place) -> str:
+        """`file:line` of a place; objects that come from no text have no lines."""
+        return f"{self.source}:{self.line(place)}" if self.lines else self.source
 
 
 def read_documents(text: str, source: str) -> list[Document]:

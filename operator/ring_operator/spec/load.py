@@ -21,10 +21,11 @@ from ring_operator.spec.job import JobSpec, TrainingJob
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a text holds: the jobs that are sound, and the faults of the others."""
+    """What a text holds: the jobs that are sound, each with its document, and the faults of the others."""
 
     jobs: tuple[TrainingJob, ...]
     faults: tuple[Fault, ...]
+    documents: tuple[Document, ...] = ()
 
 
 def check_manifest(text: str, source: str = "manifest", overrides: Sequence[str] = ()) -> Checked:
@@ -40,8 +41,9 @@ def check_manifest(text: str, source: str = "manifest", overrides: Sequence[str]
     if not documents:
         return Checked((), (Fault("", "no document in it", "Write a RingTrainingJob.", source),))
     results = [_check_document(document, changes) for document in documents]
-    jobs = tuple(job for job, _ in results if job is not None)
-    return Checked(jobs, (*(f for _, faults in results for f in faults), *_same_names(jobs, source)))
+    sound = [(job, document) for (job, _), document in zip(results, documents, strict=True) if job is not None]
+    faults = (*(f for _, faults in results for f in faults), *_same_names(sound))
+    return Checked(tuple(job for job, _ in sound), faults, tuple(document for _, document in sound))
 
 
 def load_manifest(text: str, source: str = "manifest", overrides: Sequence[str] = ()) -> list[TrainingJob]:
@@ -87,9 +89,15 @@ def _check_document(document: Document, changes: Sequence[tuple[Place, Any]]) ->
         return None, list(error.faults)
     raw = _without_nulls(document.value)
     errors, job = _validate(raw)
+    if strange := [error for error in errors if error["loc"] in _IDENTITY and error["type"] == "literal_error"]:
+        return None, [fault_of(error, document.where(place_of(error))) for error in strange]
     faults = [fault_of(error, document.where(place_of(error))) for error in errors]
-    faults += [_placed(fault, document) for fault in rules.check(_sound_sections(raw))]
+    faults += [placed(fault, document) for fault in rules.check(_sound_sections(raw))]
+    faults.sort(key=lambda fault: document.line(_split(fault.path)))
     return (job if not faults else None), faults
+
+
+_IDENTITY = (("apiVersion",), ("kind",))  # where these are another's, the rest is no affair of ours
 
 
 def _kind(value: Any) -> str:
@@ -125,7 +133,8 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
-def _placed(fault: Fault, document: Document) -> Fault:
+def placed(fault: Fault, document: Document) -> Fault:
+    """The fault with the file and line of its field."""
     return Fault(fault.path, fault.message, fault.remedy, document.where(_split(fault.path)))
 
 
@@ -138,13 +147,13 @@ def _split(path: str) -> Place:
     return tuple(parts)
 
 
-def _same_names(jobs: Sequence[TrainingJob], source: str) -> Iterator[Fault]:
-    seen = set()
-    for job in jobs:
-        key = (job.metadata.namespace, job.name)
-        if key in seen:
-            yield Fault("metadata.name", f"{job.name} is that of an earlier document", "Take another name.", source)
-        seen.add(key)
+def _same_names(sound: Sequence[tuple[TrainingJob, Document]]) -> Iterator[Fault]:
+    seen: dict[tuple[str | None, str], str] = {}
+    for job, document in sound:
+        where = document.where(("metadata", "name"))
+        first = seen.setdefault((job.metadata.namespace, job.name), where)
+        if first != where:
+            yield Fault("metadata.name", f"{job.name} is the name of the job at {first} too", "Take another.", where)
 
 
 def _parse_override(text: str) -> tuple[Place, Any]:

@@ -67,9 +67,9 @@ class _Reader:
     definitions: dict[str, Any]
 
     def field(self, node: dict[str, Any], path: str, required: bool) -> Field:
-        description = " ".join(str(node.get("description", "")).split())
         core = self._core(node)
-        item = self._core(core["items"]) if core.get("type") == "array" and "items" in core else core
+        description = " ".join(str(core.get("description", "")).split())
+        item = self._item(core)
         return Field(
             path=path,
             name=path.rpartition(".")[2],
@@ -81,6 +81,10 @@ class _Reader:
             values=_values(item),
             children=self._children(item, path),
         )
+
+    def _item(self, core: dict[str, Any]) -> dict[str, Any]:
+        """What a list holds; the node itself where it is no list."""
+        return self._core(core["items"]) if core.get("type") == "array" and "items" in core else core
 
     def _children(self, node: dict[str, Any], path: str) -> tuple[Field, ...]:
         required = node.get("required", [])
@@ -98,7 +102,8 @@ class _Reader:
         for branch in reversed(branches):
             merged.update(branch)
         if len(branches) > 1:
-            merged["type"] = " or ".join(_type(b, b) for b in branches)
+            merged = {**merged, "type": " or ".join(_type(b, self._item(b)) for b in branches)}
+            merged.pop("const", None)
         return {**merged, **_own(node)}
 
 

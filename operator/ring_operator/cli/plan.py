@@ -1,0 +1,156 @@
+"""`ringctl plan`: degrees, ranks, rings and work of a job, before anything runs."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from ring_operator.cli.common import SetOption, load_jobs, screen
+from ring_operator.local.machine import find_machines, visible_gpus
+from ring_operator.plan import Machines, ParallelPlan, Ring, document, machines_of
+from ring_operator.plan import plan as plan_job
+from ring_operator.spec import JobSpec
+
+_RINGS_SHOWN = 8
+_RANKS_SHOWN = 16
+
+
+class PlanFormat(enum.StrEnum):
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def plan(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Manifest, YAML or JSON; - reads standard input.")],
+    output: Annotated[PlanFormat, typer.Option("-o", "--output", help="How to print the plan.")] = PlanFormat.TEXT,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=0, max=64, help="GPUs of a node, where the manifest says auto.")
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Print how jobs would be spread over ranks and rings; with gpusPerNode auto, on this machine."""
+    plans = [plan_job(job, _machines(job.spec, gpus_per_node)) for job in load_jobs(file, overrides)]
+    if output is PlanFormat.TEXT:
+        _print_text(plans)
+        return
+    documents = [document(p) for p in plans]
+    if output is PlanFormat.YAML:
+        typer.echo(yaml.safe_dump_all(documents, sort_keys=False, default_flow_style=None), nl=False)
+    else:
+        typer.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2))
+
+
+def _machines(spec: JobSpec, gpus_per_node: int | None) -> Machines:
+    """Those of the manifest; this one where neither it nor the command line says what nodes have."""
+    if spec.workers.gpus_per_node == "auto" and gpus_per_node is None:
+        return find_machines(spec.workers.nodes, visible_gpus(os.environ))
+    return machines_of(spec, gpus_per_node)
+
+
+def _print_text(plans: list[ParallelPlan]) -> None:
+    console = screen()
+    for i, each in enumerate(plans):
+        if i:
+            console.print()
+        print_plan(console, each)
+
+
+def print_plan(console: Console, plan: ParallelPlan) -> None:
+    """The plan for people; `ringctl run` shows the same."""
+    console.print(Text.assemble((plan.job, "bold"), ": ", _where(plan)))
+    for label, value in _rows(plan):
+        console.print(Text.assemble((f"  {label:<12}", "dim"), value), soft_wrap=True)
+    for note in plan.notes:
+        console.print(Text.assemble(("  note        ", "yellow"), note), soft_wrap=True)
+
+
+def _where(plan: ParallelPlan) -> str:
+    if plan.device == "cuda":
+        gpus = f"{_count(plan.nodes, 'node')} of {_count(plan.ranks_per_node, 'GPU')}"
+        return f"{_count(plan.world_size, 'rank')} on {gpus}, over NCCL"
+    threads = f"{_count(plan.threads, 'thread')} each"
+    return f"{_count(plan.world_size, 'rank')} on the CPU of {_count(plan.nodes, 'node')}, {threads}, over gloo"
+
+
+def _rows(plan: ParallelPlan) -> Iterator[tuple[str, Text]]:
+    yield "degrees", _degrees(plan)
+    for i, ring in enumerate(plan.rings[:_RINGS_SHOWN]):
+        yield ("rings" if len(plan.rings) > 1 else "ring") if i == 0 else "", Text(_ring(plan, ring))
+    if len(plan.rings) > _RINGS_SHOWN:
+        yield "", Text(f"and {len(plan.rings) - _RINGS_SHOWN:,} rings more like these")
+    for label, value in _work(plan):
+        yield label, Text(value)
+
+
+def _degrees(plan: ParallelPlan) -> Text:
+    degrees = plan.degrees
+    parts = [(n, getattr(degrees, n)) for n in ("pipeline", "data", "context", "tensor")]
+    text = Text(" x ").join(Text(f"{name} {value}", "bold" if value > 1 else "dim") for name, value in parts)
+    return text.append(f" = {plan.world_size:,}")
+
+
+def _ring(plan: ParallelPlan, ring: Ring) -> str:
+    """Ranks in ring order, and the nodes that the ring crosses."""
+    if len(ring.ranks) == 1:
+        return f"{ring.index}: rank {ring.ranks[0]} alone, nothing is sent"
+    few = len(ring.ranks) <= _RANKS_SHOWN
+    ranks = ring.ranks if few else (*ring.ranks[:4], "...", *ring.ranks[-2:])
+    nodes = sorted({rank // plan.ranks_per_node for rank in ring.ranks})
+    across = f"  (nodes {nodes[0]} to {nodes[-1]})" if len(nodes) > 1 else ""
+    return f"{ring.index}: {' > '.join(map(str, ranks))} > {ring.ranks[0]}{across}"
+
+
+def _work(plan: ParallelPlan) -> Iterator[tuple[str, str]]:
+    work = plan.work
+    yield "sequence", f"{plan.length:,} tokens, {plan.layout}: {plan.tokens_per_rank:,} a rank"
+    turns = f", {plan.accumulation} one after the other on each data rank" if plan.accumulation > 1 else ""
+    yield "step", f"{_count(plan.batch, 'sequence')} = {plan.tokens_per_step:,} tokens{turns}"
+    yield "training", f"{_count(plan.steps, 'step')} = {_big(plan.tokens)}tokens"
+    yield "model", f"{_big(work.weights)}weights; {_layers(plan)}"
+    yield (
+        "arithmetic",
+        f"{_big(work.flops)}operations a step, {work.attention_flops / work.flops:.0%} of them attention",
+    )
+    if plan.degrees.context > 1:
+        yield "ring step", f"{_bytes(work.block_bytes)} of keys and values to the next rank, in each full layer"
+    yield "backward", f"recomputes {'nothing' if plan.recompute == 'none' else _recomputed(plan.recompute)}"
+
+
+def _recomputed(mode: str) -> str:
+    return "everything but attention" if mode == "attention" else "everything"
+
+
+def _layers(plan: ParallelPlan) -> str:
+    return ", ".join(
+        f"{_count(g.count, f'{g.kind} layer')}" + ("" if g.kind == "full" else f" of {g.reach:,} tokens")
+        for g in plan.work.layers
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _big(number: float) -> str:
+    """`1.35 million `, with three figures and a space behind."""
+    for unit, name in ((1e18, "x 10^18"), (1e15, "x 10^15"), (1e12, "x 10^12"), (1e9, "billion"), (1e6, "million")):
+        if number >= unit:
+            return f"{number / unit:.3g} {name} "
+    return f"{number:,.0f} "
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            break
+        number /= 1024
+    return f"{number:.3g} {unit}" if number < 1000 else f"{number:,.0f} {unit}"
