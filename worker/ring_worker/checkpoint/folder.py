@@ -72,6 +72,10 @@ class Complete:
     folder: Path
     marker: Marker | None
 
+    @property
+    def step(self) -> int:
+        return self.marker.step if self.marker else int(self.folder.name.removeprefix("step-").partition(".")[0])
+
 
 def new_draft(folder: Path, step: int) -> Path:
     """An empty draft for `step` in `folder`, which is made if need be and cleared of the drafts of dead writers."""
@@ -122,10 +126,10 @@ def read_marker(folder: Path) -> Marker:
     """Raises MismatchedCheckpointError if `folder` is no complete checkpoint, DamagedCheckpointError if unreadable."""
     path = folder / MARKER
     try:
-        marker = load(Marker, path.read_text(encoding="utf-8"), str(path))
+        marker = load(Marker, path.read_bytes().decode(errors="replace"), str(path))
     except FileNotFoundError:
         raise MismatchedCheckpointError(_no_checkpoint(folder)) from None
-    except (ContractError, UnicodeDecodeError) as error:
+    except ContractError as error:
         raise DamagedCheckpointError(f"{error}.\n  {_way_out(folder)}") from None
     if unsafe := [file.name for file in marker.files if Path(file.name).name != file.name]:
         raise DamagedCheckpointError(

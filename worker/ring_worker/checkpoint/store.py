@@ -106,7 +106,7 @@ class Checkpoints:
     def _locate(self, which: int | Path) -> Path:
         if isinstance(which, Path):
             return which
-        found = [c.folder for c in folder.complete(self._path) if c.marker and c.marker.step == which]
+        found = [c.folder for c in folder.complete(self._path) if c.step == which]
         if not found:
             raise MismatchedCheckpointError(f"{self._path}: no complete checkpoint of step {which}.")
         return found[-1]
