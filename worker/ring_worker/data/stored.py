@@ -131,7 +131,7 @@ def index_file(folder: Path, split: Split, column: str) -> Path:
 
 
 def point_to(data: Data, fingerprint: str) -> None:
-    """Make this the preparation that `prepared_folder` finds. Writes nothing where it is already: perhaps it may not."""
+    """Make this the preparation that `prepared_folder` finds. Where it is, nothing is written: it may be read-only."""
     pointer, content = _pointer(data), json.dumps({"fingerprint": fingerprint})
     if not pointer.exists() or pointer.read_text() != content:
         write_atomic(pointer, content)
