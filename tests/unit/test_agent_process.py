@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import http.client
 import json
 import os
 import signal
@@ -11,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,10 @@ class Bench:
         half.rename(self.folder / f"{epoch}-{rank}.order")
 
     def get(self, page: str) -> str:
-        with urllib.request.urlopen(f"http://{self.address}{page}", timeout=5) as answer:
-            return str(answer.read().decode())
+        connection = http.client.HTTPConnection(self.address, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", page)
+            return connection.getresponse().read().decode()
 
     def status(self) -> AgentStatus | None:
         with contextlib.suppress(OSError):
@@ -219,7 +221,7 @@ def test_a_new_epoch_ends_the_running_one(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text, said",
     [
         (rank_table(1).to_json(), "epoch 2 was run already"),
         (rank_table(9, uid="uid-of-a-namesake").to_json(), "of another job"),
@@ -294,7 +296,7 @@ def test_ranks_do_not_outlive_a_killed_agent(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    "name, value, said",
     [
         ("RING_POD", "", "RING_POD"),
         ("RING_STATUS_ADDRESS", "nonsense", "nonsense"),

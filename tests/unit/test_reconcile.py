@@ -44,7 +44,7 @@ def decision(looks: list[PodLook], table: Table = FIRST, history: History | None
 
 
 @pytest.mark.parametrize(
-    ("looks", "table", "action", "reason", "epoch"),
+    "looks, table, action, reason, epoch",
     [
         ([PodLook("a", preparing=True), WAITING[1]], NONE, Action.WAIT, Reason.PREPARING, 0),
         ([PodLook("a", silent_seconds=2), WAITING[1]], NONE, Action.WAIT, Reason.PREPARING, 0),
@@ -74,7 +74,7 @@ def test_the_first_rule_that_fits(
 
 
 @pytest.mark.parametrize(
-    ("looks", "replaced"),
+    "looks, replaced",
     [
         ([broken("a", 70), RUNNING_B], ()),
         ([look("a", AgentState.RUNNING), KILLED_B], ("b",)),
@@ -90,7 +90,7 @@ def test_only_pods_without_an_agent_are_replaced(looks: list[PodLook], replaced:
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "kind"),
+    "exit_code, kind",
     [
         (ExitCode.INVALID_CONFIG, FailureClass.FINAL),
         (ExitCode.CORRUPT_DATA, FailureClass.FINAL),
@@ -122,7 +122,7 @@ def test_a_container_runtime_says_137_for_a_kill() -> None:
 
 
 @pytest.mark.parametrize(
-    ("history", "exit_code", "action", "reason"),
+    "history, exit_code, action, reason",
     [
         (History(application=1, checkpoint_step=10), 70, Action.RESTART, Reason.BROKEN),
         (History(application=2, checkpoint_step=10), 70, Action.FAIL, Reason.BUDGET_SPENT),
