@@ -83,7 +83,7 @@ def test_the_rate_rises_once_and_falls_once(warmup, total):
 
 
 def test_an_unknown_schedule_is_refused():
-    with pytest.raises(ValueError, match="training.schedule.kind: 'wsd'"):
+    with pytest.raises(ValueError, match=r"training\.schedule\.kind: 'wsd'"):
         learning_rate(Schedule(kind="wsd"), OPTIMIZER, 0, 10)
 
 
