@@ -7,6 +7,7 @@ are counted before anything is built, and the values are built here. Every fault
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ def read_documents(text: str, source: str) -> list[Document]:
     """All documents of a text that are not empty. Raises UserError with `source` and the line."""
     if len(text) > MAX_CHARACTERS:
         raise _bad(source, 1, f"{len(text):,} characters, but at most {MAX_CHARACTERS:,} are read")
+    text = _json_without_tabs(text)
     try:
         _limit(text, source)
         nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
@@ -61,9 +63,20 @@ def read_documents(text: str, source: str) -> list[Document]:
 
 
 def parse_value(text: str, source: str) -> Any:
-    """The value of one short text, such as the right side of `--set path=value`; an empty text is an empty string."""
+    """The value of one short text, such as the right side of `--set path=value`; None where it is empty."""
     documents = read_documents(text, source)
-    return documents[0].value if documents else "" if not text.strip() else None
+    return documents[0].value if documents else None
+
+
+def _json_without_tabs(text: str) -> str:
+    """JSON may be indented with tabs, which YAML refuses; inside JSON's strings there are none."""
+    if "\t" not in text or not text.lstrip().startswith("{"):
+        return text
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return text.replace("\t", " ")
 
 
 def _limit(text: str, source: str) -> None:
@@ -130,16 +143,25 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(child, (*place, i), lines) for i, child in enumerate(node.value)]
         assert isinstance(node, yaml.ScalarNode)
-        return node.value if node.style is not None else plain_scalar(node.value)
+        text = self._text(node)
+        return text if node.style is not None else plain_scalar(text)
 
     def _mapping(self, node: yaml.MappingNode, place: Place, lines: dict[Place, int]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key, child in self._entries(node):
-            lines[(*place, key.value)] = key.start_mark.line + 1
-            if key.value in result:
-                raise _bad(self.source, key.start_mark.line + 1, f"{key.value!r} stands twice in the same mapping")
-            result[key.value] = self._value(child, (*place, key.value), lines)
+            line, name = key.start_mark.line + 1, self._text(key)
+            if name in result:
+                raise _bad(self.source, line, f"{name!r} stands twice in the same mapping")
+            lines[(*place, name)] = line
+            result[name] = self._value(child, (*place, name), lines)
         return result
+
+    def _text(self, node: yaml.ScalarNode) -> str:
+        """JSON writes characters beyond 16 bits as two escapes, which belong together; one alone is no character."""
+        try:
+            return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise _bad(self.source, node.start_mark.line + 1, "half of a surrogate pair") from None
 
     def _entries(self, node: yaml.MappingNode) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
         for key, child in node.value:
@@ -154,7 +176,7 @@ class _Builder:
 _WORDS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULLS = frozenset(["", "~", "null", "Null", "NULL"])
 _INT = re.compile(rf"[-+]?[0-9](_?[0-9]){{0,{MAX_DIGITS}}}")
-_FLOAT = re.compile(rf"[-+]?(\.[0-9]+|[0-9][0-9_]{{0,{MAX_DIGITS}}}(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(rf"[-+]?(\.[0-9]+|[0-9](_?[0-9]){{0,{MAX_DIGITS}}}(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
 def plain_scalar(text: str) -> bool | int | float | str | None:

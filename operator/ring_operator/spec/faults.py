@@ -46,7 +46,9 @@ def _said(error: ErrorDetails, place: Loc) -> tuple[str, str]:
     if kind == "missing":
         return "is missing", hint
     if kind == "literal_error":
-        return _not_among(value, field)
+        return _not_among(
+            value, [str(v) for v in field.values] if field and field.values else [ctx["expected"].strip("'")]
+        )
     if "[key]" in error["loc"]:
         return f"{shown(value)} is not a name that can stand here", "Use letters, digits, - _ . and one / at most."
     if message := _WORDS.get(kind):
@@ -104,8 +106,7 @@ def _hint(field: Field | None) -> str:
     return f"It is: {field.description}" if field and field.description else ""
 
 
-def _not_among(value: Any, field: Field | None) -> tuple[str, str]:
-    allowed = [str(v) for v in (field.values if field else ())]
+def _not_among(value: Any, allowed: list[str]) -> tuple[str, str]:
     near = nearest(str(value), allowed)
     said = (
         f"{shown(value)} is not {allowed[0]}"

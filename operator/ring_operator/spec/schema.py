@@ -117,9 +117,11 @@ _TYPES = {"object": "mapping", "array": "list", "integer": "whole number", "bool
 def _type(core: dict[str, Any], item: dict[str, Any]) -> str:
     if "const" in core:
         return str(core["const"])
+    if "prefixItems" in core:
+        return f"list of {len(core['prefixItems'])} {_type(core['prefixItems'][0], {})}s"
     if core.get("type") == "array":
         return f"list of {_type(item, item)}s" if item is not core else "list"
-    if core.get("type") == "object" and "additionalProperties" in core and not core.get("properties"):
+    if core.get("type") == "object" and not core.get("properties"):
         return "mapping of strings"
     name = str(core.get("type", "value"))
     return _TYPES.get(name, name)
