@@ -9,6 +9,7 @@ import typer
 from ring_operator.cli.common import print_faults
 from ring_operator.cli.explain import explain
 from ring_operator.cli.plan import plan
+from ring_operator.cli.run import run
 from ring_operator.cli.validate import validate
 from ring_operator.cli.version import version
 from ring_operator.errors import UserError
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (validate, explain, plan, version):
+for command in (validate, explain, plan, run, version):
     app.command()(command)
 
 

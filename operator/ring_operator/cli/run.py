@@ -1,0 +1,125 @@
+"""`ringctl run`: train a job on this machine, by the same plan, pods and restarts as on a cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ring_operator.cli.common import Format, SetOption, load_jobs, screen, source_name
+from ring_operator.cli.view import View
+from ring_operator.cli.view.json_lines import JsonView
+from ring_operator.cli.view.live import LiveView
+from ring_operator.cli.view.plain import PlainView
+from ring_operator.errors import refuse
+from ring_operator.local.events import Outcome
+from ring_operator.local.folder import RunFolder
+from ring_operator.local.job import Here, cache_folder, local_job
+from ring_operator.local.machine import find_machines, visible_gpus
+from ring_operator.local.supervise import LocalJob, Supervisor
+from ring_operator.plan import document
+from ring_operator.plan import plan as plan_job
+from ring_operator.spec import TrainingJob
+from ring_worker.contract import ExitCode
+
+_RUNS = Path("runs")
+_WORKER_PACKAGES = ("torch", "numpy", "prometheus_client", "safetensors", "tokenizers", "matplotlib")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a folder that holds a run is taken."""
+
+    resume: bool
+    overwrite: bool
+
+    def take(self, folder: RunFolder, job: TrainingJob) -> None:
+        """Leave the folder ready for `job`, or raise UserError with nothing changed in it."""
+        if self.resume:
+            folder.check_resume(job)
+        elif self.overwrite:
+            folder.clear()
+        else:
+            folder.refuse_use()
+
+
+def run(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Manifest, YAML or JSON; - reads standard input.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="The run's folder. Default: runs/NAME.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in the folder, start over.")] = False,
+    overrides: SetOption = None,
+    form: Annotated[
+        Format, typer.Option("-o", "--format", help="json: one object a line, for programs.")
+    ] = Format.TEXT,
+) -> None:
+    """Train a job on this machine. Ctrl-C saves a checkpoint and ends with 143; a second one ends at once.
+
+    The exit code is 0 when the training is done, 1 when it cannot start as asked, else that of the failure.
+    """
+    job = _only_job(file, overrides)
+    _require_worker()
+    if resume and overwrite:
+        raise refuse("--resume", "cannot go with --overwrite", "Give one of them.")
+    folder = RunFolder(output or _RUNS / job.name)
+    folder.open()
+    try:
+        outcome = _run_in(folder, job, Start(resume, overwrite), _view_of(form))
+    finally:
+        folder.close()
+    raise typer.Exit(int(outcome.exit_code))
+
+
+def _only_job(file: str, overrides: list[str] | None) -> TrainingJob:
+    jobs = load_jobs(file, overrides)
+    if len(jobs) != 1:
+        few = ", ".join(job.name for job in jobs)
+        raise refuse("", f"{source_name(file)} holds {len(jobs)} jobs ({few})", "Run one job at a time.")
+    return jobs[0]
+
+
+def _require_worker() -> None:
+    """The command line alone can validate and plan; training needs the packages of the worker."""
+    missing = [name for name in _WORKER_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        remedy = "Install them: pip install 'ring-training-operator[worker]'"
+        raise refuse("", f"to train here, these packages are missing: {', '.join(missing)}", remedy)
+
+
+def _view_of(form: Format) -> View:
+    if form is Format.JSON:
+        return JsonView(typer.echo)
+    console = screen()
+    return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+def _run_in(folder: RunFolder, job: TrainingJob, start: Start, view: View) -> Outcome:
+    gpus = visible_gpus(os.environ)
+    plan = plan_job(job, find_machines(job.spec.workers.nodes, gpus))
+    local = local_job(job, plan, folder, Here(gpus, cache_folder(os.environ)))
+    start.take(folder, job)
+    folder.write_request(job, document(plan))
+    view.begin(plan, folder)
+    try:
+        outcome = _supervise(local, folder, view)
+    finally:
+        view.end()
+    view.finish(outcome, folder)
+    return outcome
+
+
+def _supervise(local: LocalJob, folder: RunFolder, view: View) -> Outcome:
+    supervisor = Supervisor(local, folder, view.tell)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.stop())
+    try:
+        return supervisor.run()
+    except OSError as error:
+        return Outcome(ExitCode.INFRASTRUCTURE, f"this machine: {error}")
