@@ -309,18 +309,56 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path, content: s
     assert message in err
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 MB of JSONL, some 30 shards."""
+    root = tmp_path_factory.mktemp("large")
+    lines = json_lines([{"text": "ring attention " * 4000}] * 200)
+    return write_corpus(root, {f"{i}.jsonl": lines for i in range(3)})
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_and_the_next_start_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    document = {"text": "ring attention " * 4000}
-    write_corpus(tmp_path / "text", {f"{i}.jsonl": json_lines([document] * 200) for i in range(3)})
-    data = data_of(tmp_path, tmp_path / "out", source=jsonl_source(tmp_path / "text"), workers=2)
+def test_a_signal_ends_it_in_order(tmp_path: Path, large: Path, number: signal.Signals) -> None:
+    data = data_of(large, tmp_path / "out", source=jsonl_source(large), workers=2)
     path = tmp_path / "run.json"
     path.write_text(run_config(data).to_json())
     with main_process(path) as process:
         wait_for_shards(tmp_path / "out", 1, process)
-        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        if number == signal.SIGINT:  # Ctrl-C reaches the whole group
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (143, "")
+        assert (process.returncode, err) == (143, "")
+        wait_for_end_of_group(process.pid)
+    assert not list((tmp_path / "out").glob("*/dataset.json"))
+
+
+def test_a_killed_preparation_leaves_no_process_behind(tmp_path: Path, large: Path) -> None:
+    data = data_of(large, tmp_path / "out", source=jsonl_source(large), workers=2)
+    path = tmp_path / "run.json"
+    path.write_text(run_config(data).to_json())
     with main_process(path) as process:
-        process.communicate(timeout=60)
-    assert process.returncode == 0
+        wait_for_shards(tmp_path / "out", 1, process)
+        process.kill()
+        wait_for_end_of_group(process.pid)
+
+
+def wait_for_end_of_group(group: int) -> None:
+    """Until no living process is in the group. A dead one that nobody has waited for yet counts as dead."""
+    deadline = time.monotonic() + 20
+    while living := [s for s in map(read_stat, Path("/proc").glob("[0-9]*/stat")) if in_group(s, group)]:
+        assert time.monotonic() < deadline, living
+        time.sleep(0.02)
+
+
+def in_group(stat: list[str], group: int) -> bool:
+    return stat[2:3] == [str(group)] and stat[0] != "Z"
+
+
+def read_stat(path: Path) -> list[str]:
+    """Of a process: state, parent, group and more; nothing if it has ended."""
+    try:
+        return path.read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return []

@@ -97,12 +97,11 @@ def test_documents_go_through_a_tokenizer_to_windows_and_back(tmp_path: Path) ->
 
 @pytest.mark.parametrize("vocabulary, item_bytes", [(1 << 16, 2), ((1 << 16) + 1, 4)])
 def test_tokens_take_the_smallest_type_that_fits(tmp_path: Path, vocabulary: int, item_bytes: int) -> None:
-    words = {f"w{i}": i for i in range(vocabulary - 1)}
-    tokenizer = tokenizers.Tokenizer(models.WordLevel(words, unk_token="w0"))
+    words = {"unknown": 0, "w1": 1, "w2": 2, "last": vocabulary - 2}  # ids may have holes
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(words, unk_token="unknown"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     path = saved(tokenizer, tmp_path)
-    last = f"w{vocabulary - 2}"
-    texts = {f"{i}.txt": f"{last} w1 w2".encode() for i in range(12)}
+    texts = {f"{i}.txt": b"last w1 w2" for i in range(12)}
     data = data_of(write_corpus(tmp_path / "text", texts), tmp_path / "prepared", tokenizer=path)
     folder = prepare(data)
     dataset = Dataset.open(data, 4)

@@ -18,22 +18,26 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears as `path` when the block ends well, and leaves nothing when it does not."""
+def atomic_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file that appears as `path` when the block ends well, and leaves nothing when it does not.
+
+    `durable`: not before its bytes are on the disk, so that it is whole after a loss of power too.
+    """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("xb") as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    with atomic_file(path) as stream:
+def write_atomic(path: Path, content: str | bytes, durable: bool = True) -> None:
+    with atomic_file(path, durable) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 

@@ -62,6 +62,18 @@ def _count(texts: Sequence[bytes]) -> BigramCounts:
     return np.bincount(pairs, minlength=CONTEXTS * CONTEXTS).reshape(CONTEXTS, CONTEXTS)[:, :BYTES]
 
 
+def pack_counts(counts: BigramCounts) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The pairs that occur, and how often: few of the 65,792."""
+    pairs = np.flatnonzero(counts)
+    return pairs, counts.reshape(-1)[pairs]
+
+
+def unpack_counts(pairs: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> BigramCounts:
+    table = no_counts()
+    table.reshape(-1)[pairs] = counts
+    return table
+
+
 @dataclass(frozen=True, slots=True)
 class CountingFigures:
     """Bits per byte of the held-out text."""

@@ -125,9 +125,8 @@ def _build(job: _Job) -> None:
     if job.data.tokenizer != BYTES:
         write_atomic(tokenizer_file(job.folder), read_tokenizer_file(job.data.tokenizer))
     shards = plan_shards(job.listing, job.shard_bytes, _line_ends(job))
-    _make_shards(job, shards)
-    if job.stops and (faults := [f for index in read_indexes(job.folder, len(shards)) for f in index.faults]):
-        raise stop_for(faults, complete=True)
+    if _make_shards(job, shards) and job.stops:
+        raise stop_for([f for index in read_indexes(job.folder, len(shards)) for f in index.faults], complete=True)
     joined = join_shards(job.folder, len(shards))
     _check_splits(job, joined)
     write_atomic(dataset_file(job.folder), _describe(job, joined).to_json())
@@ -177,24 +176,27 @@ class _Progress:
     def __init__(self, job: _Job) -> None:
         self._path = Path(job.data.prepared) / "progress.json"
         self._total_files, self._total_bytes = len(job.listing.files), job.listing.size_bytes
-        self._files = self._bytes = self._skipped = 0
+        self._files = self._bytes = self.skipped = 0
         self._written = 0.0
 
     def add(self, shard: Shard, faults: int) -> None:
         self._files += shard.files
         self._bytes += shard.size_bytes
-        self._skipped += faults
+        self.skipped += faults
         if time.monotonic() - self._written >= PROGRESS_SECONDS:
             self.write()
 
     def write(self) -> None:
-        now = PreparationProgress(self._files, self._total_files, self._bytes, self._total_bytes, self._skipped)
-        write_atomic(self._path, now.to_json())
+        now = PreparationProgress(self._files, self._total_files, self._bytes, self._total_bytes, self.skipped)
+        write_atomic(self._path, now.to_json(), durable=False)
         self._written = time.monotonic()
 
 
-def _make_shards(job: _Job, shards: Sequence[Shard]) -> None:
-    """Make the shards that no earlier start has finished. Under `on_error: stop`, give up when a message is full."""
+def _make_shards(job: _Job, shards: Sequence[Shard]) -> int:
+    """Make the shards that no earlier start has finished; the number of faults in all.
+
+    Under `on_error: stop`, give up when a message is full.
+    """
     progress = _Progress(job)
     found: list[tuple[int, tuple[Fault, ...]]] = []
     missing = []
@@ -214,6 +216,7 @@ def _make_shards(job: _Job, shards: Sequence[Shard]) -> None:
             if job.stops and len(faults) >= LISTED:
                 raise stop_for(faults, complete=False)
     progress.write()
+    return progress.skipped
 
 
 def _check_splits(job: _Job, joined: Joined) -> None:

@@ -23,7 +23,7 @@ from ring_worker.data.documents import Document, Piece, read_piece
 from ring_worker.data.faults import LISTED, Fault, FaultKind
 from ring_worker.data.files import atomic_file
 from ring_worker.data.heldout import share_of
-from ring_worker.data.ngrams import BigramCounter, BigramCounts
+from ring_worker.data.ngrams import BigramCounter, BigramCounts, pack_counts, unpack_counts
 from ring_worker.data.sources import Listing
 from ring_worker.data.stored import Split, shard_file
 from ring_worker.data.tokenizers import Tokenizer, load_tokenizer
@@ -215,7 +215,7 @@ def _write_index(path: Path, index: ShardIndex) -> None:
         columns[f"{split}.ids"] = _text([json.dumps(i) for i in part.ids])
         columns[f"{split}.lengths"] = part.lengths
         columns[f"{split}.sizes"] = part.sizes_bytes
-        columns[f"{split}.bigrams"] = part.bigrams
+        columns[f"{split}.pairs"], columns[f"{split}.counts"] = pack_counts(part.bigrams)
     with atomic_file(path) as stream:
         np.savez_compressed(stream, **columns)  # type: ignore[arg-type]
 
@@ -236,7 +236,7 @@ def read_index(folder: Path, number: int) -> ShardIndex:
                 tuple(json.loads(line) for line in _lines(columns[f"{split}.ids"])),
                 columns[f"{split}.lengths"],
                 columns[f"{split}.sizes"],
-                columns[f"{split}.bigrams"],
+                unpack_counts(columns[f"{split}.pairs"], columns[f"{split}.counts"]),
             )
             for split in Split
         }
