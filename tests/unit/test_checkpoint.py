@@ -103,6 +103,18 @@ def test_taking_the_state_of_a_fresh_optimizer_changes_nothing() -> None:
     assert train(model, optimizer, 1, 3) == undisturbed
 
 
+def test_a_fresh_optimizer_whose_parameters_have_gradients_already_is_filled_too(tmp_path: Path) -> None:
+    model, optimizer = small_model(seed=0)
+    train(model, optimizer, 1, 2)
+    Checkpoints(tmp_path, 1, None).save(2, training_state(model, optimizer, Progress(step=2)))
+    model, fresh = small_model(seed=1)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)  # as with one buffer for all gradients, made before the first step
+    Checkpoints(tmp_path, 1, None).load(2, training_state(model, fresh, Progress()))
+    assert {int(state["step"]) for state in fresh.state.values()} == {2}
+    assert all(bool((parameter.grad == 1).all()) for parameter in model.parameters() if parameter.grad is not None)
+
+
 def test_the_optimizers_state_is_saved_by_parameter_and_its_settings_are_not(tmp_path: Path) -> None:
     model, optimizer = small_model(seed=0)
     train(model, optimizer, 1, 2)

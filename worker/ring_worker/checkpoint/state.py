@@ -9,7 +9,8 @@ The tensors are the live ones. Saving copies nothing, and loading fills model an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,11 +53,22 @@ def progress_of(state: Mapping[str, Any]) -> Progress:
     return Progress(**state["progress"])
 
 
+@contextmanager
+def _without_gradients(model: nn.Module) -> Iterator[None]:
+    """Gradients set aside: torch makes no state for an optimizer whose parameters have any, and says nothing."""
+    aside = {parameter: parameter.grad for parameter in model.parameters()}
+    model.zero_grad(set_to_none=True)
+    yield
+    for parameter, gradient in aside.items():
+        parameter.grad = gradient
+
+
 def _optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's tensors by dotted name of parameter and state, as `layers.0.weight.exp_avg`."""
     fresh = not optimizer.state
     options = StateDictOptions(flatten_optimizer_state_dict=True)
-    flat: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer, options=options))
+    with _without_gradients(model) if fresh else nullcontext():
+        flat: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer, options=options))
     tensors = {
         name.removeprefix("state."): value
         for name, value in flat.items()
