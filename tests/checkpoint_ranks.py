@@ -42,7 +42,10 @@ class Rank:
 
 @contextlib.contextmanager
 def ranks(world: int, meeting: Path, act: Act, *arguments: Any) -> Iterator[list[Rank]]:
-    """`world` processes of one gloo group, met in the folder `meeting`, each doing `act(group, say, *arguments)`."""
+    """`world` processes of one gloo group, met in the folder `meeting`, each doing `act(group, say, *arguments)`.
+
+    A world of one has no group: None.
+    """
     store = meeting / f"store-{uuid.uuid4().hex}"
     started = []
     try:
@@ -67,9 +70,11 @@ def outcomes(world: int, meeting: Path, act: Act, *arguments: Any) -> list[Any]:
 
 def _be(rank: int, world: int, store: Path, says: Connection, act: Act, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     try:
-        act(dist.group.WORLD, says.send, *arguments)
+        act(dist.group.WORLD if world > 1 else None, says.send, *arguments)
     except Exception as error:
         says.send((type(error).__name__, str(error)))
-    dist.destroy_process_group()
+    if world > 1:
+        dist.destroy_process_group()

@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -62,7 +63,7 @@ def kill_some_then_all(started: list[Rank], dice: random.Random) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_ranks_killed_at_a_random_moment_lose_at_most_what_was_being_saved(tmp_path: Path, seed: int) -> None:
     dice, path, saved = random.Random(seed), tmp_path / "checkpoints", 0
     for _ in range(2):
@@ -75,11 +76,8 @@ def test_ranks_killed_at_a_random_moment_lose_at_most_what_was_being_saved(tmp_p
             require_whole(path, {saved, saved + 1})
 
 
-def save_and_die(group: dist.ProcessGroup, say: Say, path: Path, operation: int) -> None:
-    """Save step 4 over 1, 2, 3, and be killed before the n-th file operation of that save."""
-    checkpoints = Checkpoints(path, KEEP, group)
-    for step in (1, 2, 3):
-        checkpoints.save(step, state_at(step))
+def save_and_die(_: None, say: Say, path: Path, operation: int) -> None:
+    """Save step 4 over what is there, and be killed before the n-th file operation of that save."""
     left = itertools.count(operation, -1)
 
     def die_in_time(event: str, _: tuple[Any, ...]) -> None:
@@ -87,23 +85,28 @@ def save_and_die(group: dist.ProcessGroup, say: Say, path: Path, operation: int)
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(die_in_time)
-    checkpoints.save(4, state_at(4))
-    say(next(left))
+    Checkpoints(path, KEEP, None).save(4, state_at(4))
+    say("survived")
 
 
 @pytest.mark.timeout(300)
 def test_a_writer_killed_before_any_file_operation_leaves_the_old_or_the_new_one(tmp_path: Path) -> None:
-    found = set()
+    before, found = tmp_path / "before", []
+    for step in (2, 3):
+        Checkpoints(before, KEEP, None).save(step, state_at(step))
     for operation in itertools.count():
         path = tmp_path / f"{operation}"
+        shutil.copytree(before, path)
         with ranks(1, tmp_path, save_and_die, path, operation) as (writer,):
             survived = writer.rest()
         require_whole(path, {3, 4})
-        assert len(Checkpoints(path, KEEP, None).steps()) >= KEEP
-        found.add(Checkpoints(path, KEEP, None).latest())
-        Checkpoints(path, KEEP, None).save(5, state_at(5))
+        checkpoints = Checkpoints(path, KEEP, None)
+        found.append(checkpoints.latest())
+        assert len(checkpoints.steps()) >= KEEP
+        checkpoints.save(5, state_at(5))
         assert len(list(path.iterdir())) == KEEP, "the next save leaves no rubbish"
         if survived:
             break
-    assert operation > 10, "the save was over before it could be killed"
-    assert found == {3, 4}
+    assert found == sorted(found, key=lambda step: step or 0)
+    assert found.count(3) > 10, "the save was over before it could be killed"
+    assert found.count(4) > 1
