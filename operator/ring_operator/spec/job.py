@@ -35,8 +35,8 @@ Annotation = Annotated[str, Field(max_length=262_144)]
 class Metadata(Section):
     """The object's name and labels."""
 
-    name: Annotated[str, Field(min_length=1, max_length=names.JOB_NAME_MAX, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-    """Name of the job; also the beginning of its pods' names."""
+    name: Annotated[str, Field(min_length=1, max_length=names.JOB_NAME_MAX, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+    """Name of the job, and of its Service, whose names begin with a letter; also the beginning of its pods' names."""
     namespace: DnsLabel | None = None
     """Namespace of the job and of everything it refers to."""
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
