@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -362,3 +363,8 @@ def read_stat(path: Path) -> list[str]:
         return path.read_text().rsplit(")", 1)[1].split()
     except OSError:
         return []
+
+
+def test_no_torch_is_imported() -> None:
+    program = "import sys, ring_worker.data.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
