@@ -48,19 +48,19 @@ _SNIPPETS = [
 
 
 @given(st.lists(st.sampled_from(_SNIPPETS) | st.text(max_size=4), max_size=30).map("".join))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_text(text):
     assert not validates(text)
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_bytes(raw):
     assert not validates(raw)
 
 
 @given(st.sampled_from(SAMPLES), st.integers(0, 10_000), st.integers(0, 6), st.sampled_from(_SNIPPETS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_good_manifest_with_a_piece_cut_out_and_another_put_in(text, at, length, piece):
     at %= len(text)
     validates(text[:at] + piece + text[at + length :])
@@ -76,7 +76,7 @@ _values = st.lists(_anything, min_size=1, max_size=3)
 
 
 @given(st.sampled_from(GOOD), st.integers(0, 2**30), _values, st.sampled_from(_NAMES))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_good_manifest_with_values_replaced_and_fields_renamed(good, seed, values, name):
     raw = copy.deepcopy(good)
     chance = random.Random(seed)
