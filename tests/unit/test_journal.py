@@ -80,11 +80,11 @@ def test_packing_loses_nothing(times: PassTimes) -> None:
 
 
 def test_figures_of_a_ring_sum_ranks_and_phases_and_compare_the_slowest_with_the_mean() -> None:
-    fast = PassTimes(wall=1.0, compute=0.5, comm=0.5, exposed=0.25, skew=0.1, ideal=0.5, bytes=10)
-    slow = PassTimes(wall=3.0, compute=0.5, comm=0.5, exposed=0.25, skew=0.1, ideal=0.5, bytes=10)
+    fast = PassTimes(wall=1.0, compute=0.5, comm=0.5, exposed=0.25, skew=0.125, ideal=0.5, bytes=10)
+    slow = PassTimes(wall=3.0, compute=0.5, comm=0.5, exposed=0.25, skew=0.125, ideal=0.5, bytes=10)
     figures = ring_figures(2, [(fast, fast), (slow, slow)])
     assert (figures.index, figures.wall_seconds, figures.bytes) == (2, 8.0, 40)
-    assert (figures.efficiency, figures.hidden_ratio, figures.exposed_fraction) == (0.25, 0.5, 0.125)
+    assert (figures.efficiency, figures.hidden_ratio, figures.exposed_fraction) == (0.25, 0.75, 0.125)
     assert figures.imbalance == 1.5
 
 
