@@ -117,14 +117,20 @@ def turned_exactly(position: int, frequency: float) -> tuple[float, float]:
     return math.cos(angle), math.sin(angle)
 
 
-def test_tables_are_exact_to_fp32_at_two_million_tokens():
+def test_tables_are_exact_to_fp32_at_millions_of_tokens():
     frequencies, scale = rope_frequencies(Rope(), 32)
-    positions = torch.tensor([0, 1, 4095, 2**20 + 7, 2**21 - 1, 2**21])
+    positions = torch.tensor([0, 1, 4095, 2**20 + 7, 2**21 - 1, 2**21, 2**26 + 1])
     cos, sin = rotation_tables(frequencies, scale, positions)
     for row, position in enumerate(positions.tolist()):
         for pair, frequency in enumerate(frequencies.tolist()):
             wanted = turned_exactly(position, frequency)
             assert (cos[row, pair].item(), sin[row, pair].item()) == pytest.approx(wanted, abs=1e-7)
+
+
+def test_the_scale_is_on_cosine_and_sine():
+    frequencies, _ = rope_frequencies(Rope(), 8)
+    cos, sin = rotation_tables(frequencies, 1.25, torch.arange(5), torch.float64)
+    torch.testing.assert_close(torch.complex(cos, sin).abs(), torch.full((5, 4), 1.25, dtype=torch.float64))
 
 
 def tables(positions, head_dim=8, dtype=torch.float64):
