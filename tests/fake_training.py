@@ -39,7 +39,7 @@ def obey(name: str, step: int) -> None:
     if step < int(words[0]):
         return
     if "always" not in words[-1]:
-        order.unlink()
+        order.unlink(missing_ok=True)
     if words[1] == "exit":
         print(words[3], file=sys.stderr, flush=True)
         os._exit(int(words[2]))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,18 +82,22 @@ class RunFolder:
             lock = (self / _LOCK).open("ab")
         except OSError as error:
             raise refuse("--output", f"{self.path}: {error.strerror}", "Name a folder that can be written.") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _lock_alone(lock, self / _LOCK):
             lock.close()
             remedy = "Wait for it, stop it, or name another folder with --output."
-            raise refuse("--output", f"{self.path} is in use by another ringctl", remedy) from None
+            raise refuse("--output", f"{self.path} is in use by another ringctl", remedy)
         self._lock = lock
 
     def close(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        """Give the folder back; where no run was begun in it, leave no trace."""
+        if self._lock is None:
+            return
+        if not self.holds_run:
+            (self / _LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+        self._lock.close()
+        self._lock = None
 
     def entries(self) -> set[str]:
         """All but the lock and the drafts that a kill left behind."""
@@ -113,9 +118,10 @@ class RunFolder:
         return ", ".join(parts)
 
     def last_step(self) -> int | None:
-        """Of the last line of the metrics."""
-        with contextlib.suppress(ContractError):
-            return MetricsLine.from_json(last_lines(self / METRICS, 1)).step
+        """Of the last whole line of the metrics."""
+        for line in reversed(last_lines(self / METRICS, 2).splitlines()):
+            with contextlib.suppress(ContractError):
+                return MetricsLine.from_json(line).step
         return None
 
     def last_checkpoint(self) -> int | None:
@@ -208,6 +214,15 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     for key, inner in value.items():
         flat |= _flat(inner, f"{path}.{key}" if path else str(key))
     return flat
+
+
+def _lock_alone(lock: BinaryIO, path: Path) -> bool:
+    """Whether the lock was free, and is still the file at `path`, not one that its last owner has just removed."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _is_draft(name: str) -> bool:

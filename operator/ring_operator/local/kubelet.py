@@ -74,6 +74,8 @@ class PodProcess:
         self.kill()
         self.address = f"{_LOCAL}:{free_port()}"
         for volume, folder in self.pod.volumes:
+            if volume.kind != "here":
+                shutil.rmtree(folder, ignore_errors=True)
             self._materialise(volume, folder)
         self._waiting = [*self.pod.init_containers, *self.pod.containers]
         self._next()
@@ -140,11 +142,6 @@ class PodProcess:
         return environment
 
     def _materialise(self, volume: Volume, folder: Path) -> None:
-        if volume.kind == "here":
-            folder.mkdir(parents=True, exist_ok=True)
-            return
-        if volume.kind == "emptyDir":
-            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in self._contents(volume).items():
             write_whole(folder / file, text)
@@ -152,6 +149,8 @@ class PodProcess:
     def _contents(self, volume: Volume) -> dict[str, str]:
         if volume.kind == "configMap":
             return self._machine.config_maps.get(volume.source, {})
+        if volume.kind != "downwardAPI":
+            return {}
         metadata = {
             "name": self.name,
             "annotations": self._annotations,

@@ -181,9 +181,9 @@ class Supervisor:
         deadline = time.monotonic() + self._job.grace_seconds
         while any(pod.pid is not None for pod in self._pods):
             if self._stops > 1:
-                return Outcome(ExitCode.TERMINATED, "killed at once, as asked, without a checkpoint")
+                return Outcome(ExitCode.TERMINATED, "at once, as asked, without saving")
             if time.monotonic() > deadline:
-                late = f"killed: no checkpoint within the {self._job.grace_seconds:.0f} s of grace"
+                late = f"without saving: that took longer than {self._job.grace_seconds:.0f} s of grace"
                 return Outcome(ExitCode.TERMINATED, late)
             self._show()
             time.sleep(LOOK_SECONDS)
@@ -197,7 +197,7 @@ class Supervisor:
         asked = {None, -15, int(ExitCode.TERMINATED)}
         if (failure := seen.cause) and failure.exit_code not in asked:
             return self._failed(failure, f"{failure}, while it was to save a checkpoint")
-        return Outcome(ExitCode.TERMINATED, "stopped")
+        return Outcome(ExitCode.TERMINATED, "as asked")
 
     def _failed(self, failure: Failure | None, message: str) -> Outcome:
         assert failure is not None

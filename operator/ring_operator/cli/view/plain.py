@@ -55,7 +55,8 @@ class PlainView:
     def _say_preparation(self) -> None:
         preparation = self._progress.preparation
         text = "preparing the data" + (f": {preparation_line(preparation)}" if preparation else "")
-        if text != self._preparation and (not self._preparation or self._due()):
+        first = preparation is not None and ":" not in self._preparation
+        if text != self._preparation and (first or not self._preparation or self._due()):
             self._preparation = text
             self._said = time.monotonic()
             self._say(text)

@@ -54,7 +54,8 @@ class Progress:
         while self.lines and self.lines[-1].step >= line.step:
             self.lines.pop()
         self.lines.append(line)
-        self.phase = "training" if not self.phase.startswith("stopping") else self.phase
+        if not self.phase.startswith("stopping"):
+            self.phase = "training" if line.step < line.total_steps else "finishing: sample, report, picture"
         if line.heldout_bits_per_byte is not None:
             self.heldout.append((line.step, line.heldout_bits_per_byte))
 
