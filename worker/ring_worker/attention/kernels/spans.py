@@ -1,8 +1,8 @@
 """Turn runs into what a tiled kernel walks over: pure, in numpy, no torch.
 
 A program owns one tile (of query rows, or of keys in the dk/dv kernel) and walks, in steps of the other side's block,
-over the stretch that its tile sees. In the middle of that stretch are steps in which every pair is visible, which need no
-mask; what is before and behind needs one. All of it is known from the runs, so it is worked out once on the host:
+over the stretch that its tile sees. In the middle of that stretch are steps in which every pair is visible, which need
+no mask; what is before and behind needs one. All of it is known from the runs, so it is worked out once on the host:
 the kernels hold no search, tiles without work are not launched, and the longest are launched first. Bounds need not
 ascend for the tables to be right; where they do, as the schedule's always do, the tables are also tight.
 """

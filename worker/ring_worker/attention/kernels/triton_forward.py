@@ -18,7 +18,7 @@ LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
 class Rows(NamedTuple):
-    """A tensor [batch, heads, rows, (head size)]: first element, and strides in elements. The head dim's stride is 1."""
+    """A tensor [batch, heads, rows, (head size)]: first element and strides, in elements. The head dim has stride 1."""
 
     at: Any
     batch: Any
@@ -44,15 +44,50 @@ def first_of(x, batch, head):
 
 
 @triton.jit
-def load_tile(at, row_stride, start, alive, HEAD: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr):
-    """Rows start .. start + ROWS as [ROWS, WIDTH]; zero where not `alive` (None: all are) and beyond the head size."""
-    row, dim = tl.arange(0, ROWS), tl.arange(0, WIDTH)
-    place = at + start.to(tl.int64) * row_stride + (row[:, None] * row_stride + dim[None, :])
+def rows_at(x, batch, head, start, ROWS: tl.constexpr):
+    """Addresses of the rows start .. start + ROWS of a head."""
+    return first_of(x, batch, head) + start.to(tl.int64) * x.row + tl.arange(0, ROWS) * x.row
+
+
+@triton.jit
+def tile_at(x, batch, head, start, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Addresses of the rows start .. start + ROWS of a head, [ROWS, WIDTH]. Inside a tile 32 bits are enough."""
+    first = first_of(x, batch, head) + start.to(tl.int64) * x.row
+    return first + (tl.arange(0, ROWS)[:, None] * x.row + tl.arange(0, WIDTH)[None, :])
+
+
+@triton.jit
+def tile_mask(alive, HEAD: tl.constexpr, WIDTH: tl.constexpr):
+    """Which elements of a tile exist: rows that are alive (None: all) by the dims of the head size."""
+    dim = tl.arange(0, WIDTH)[None, :]
     if alive is None:
-        tile = tl.load(place, mask=None if HEAD == WIDTH else dim[None, :] < HEAD)
+        mask = None if HEAD == WIDTH else dim < HEAD
     else:
-        tile = tl.load(place, mask=alive[:, None] & (dim[None, :] < HEAD), other=0.0)
-    return tile
+        mask = alive[:, None] if HEAD == WIDTH else alive[:, None] & (dim < HEAD)
+    return mask
+
+
+@triton.jit
+def load_tile(x, batch, head, start, alive, HEAD: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr):
+    """Rows start .. start + ROWS of a head as [ROWS, WIDTH]; 0 where there is nothing. `alive` as in `tile_mask`."""
+    place = tile_at(x, batch, head, start, ROWS, WIDTH)
+    mask = tile_mask(alive, HEAD, WIDTH)
+    return tl.load(place) if mask is None else tl.load(place, mask=mask, other=0.0)
+
+
+@triton.jit
+def bounds_at(seen, row, AGAIN: tl.constexpr = False):
+    """(lo, hi) of rows. AGAIN: loaded anew, for the end of a kernel, since what lives through its loops may spill."""
+    there = row < seen.row_count
+    lo = tl.load(seen.lo + row, mask=there, other=0, volatile=AGAIN)
+    hi = tl.load(seen.hi + row, mask=there, other=0, volatile=AGAIN)
+    return lo, hi
+
+
+@triton.jit
+def alive_at(seen, key, AGAIN: tl.constexpr = False):
+    """Which keys some row sees. AGAIN as in `bounds_at`."""
+    return tl.load(seen.keys + key, mask=key < seen.key_count, other=0, volatile=AGAIN) != 0
 
 
 @triton.jit
@@ -78,36 +113,32 @@ def forward_kernel(
     row_start = tl.load(entry) * BLOCK_Q
     start, before, full, steps = tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3), tl.load(entry + 4)
 
-    row, dim = row_start + tl.arange(0, BLOCK_Q), tl.arange(0, WIDTH)
-    lo = tl.load(seen.lo + row, mask=row < seen.row_count, other=0)
-    hi = tl.load(seen.hi + row, mask=row < seen.row_count, other=0)
+    row = row_start + tl.arange(0, BLOCK_Q)
+    lo, hi = bounds_at(seen, row)
     live = hi > lo
-    q_tile = load_tile(first_of(q, batch, head), q.row, row_start, live, HEAD, WIDTH, BLOCK_Q)
-    k_at, v_at = first_of(k, batch, head // group), first_of(v, batch, head // group)
-    m_at = first_of(m, batch, head) + row.to(tl.int64) * m.row
-    l_at = first_of(l, batch, head) + row.to(tl.int64) * l.row
-    acc_at = first_of(acc, batch, head) + row.to(tl.int64)[:, None] * acc.row + dim[None, :]
-    acc_mask = live[:, None] & (dim[None, :] < HEAD)
-    m_row = tl.load(m_at, mask=live, other=-float("inf"))
-    l_row = tl.load(l_at, mask=live, other=0.0)
-    acc_tile = tl.load(acc_at, mask=acc_mask, other=0.0)
+    q_tile = load_tile(q, batch, head, row_start, live, HEAD, WIDTH, BLOCK_Q)
+    m_row = tl.load(rows_at(m, batch, head, row_start, BLOCK_Q), mask=live, other=-float("inf"))
+    l_row = tl.load(rows_at(l, batch, head, row_start, BLOCK_Q), mask=live, other=0.0)
+    acc_tile = load_tile(acc, batch, head, row_start, live, HEAD, WIDTH, BLOCK_Q)
 
     for step in range(before, before + full):
         key_start = start + step * BLOCK_K
-        k_tile = load_tile(k_at, k.row, key_start, None, HEAD, WIDTH, BLOCK_K)
-        v_tile = load_tile(v_at, v.row, key_start, None, HEAD, WIDTH, BLOCK_K)
+        k_tile = load_tile(k, batch, head // group, key_start, None, HEAD, WIDTH, BLOCK_K)
+        v_tile = load_tile(v, batch, head // group, key_start, None, HEAD, WIDTH, BLOCK_K)
         s = tl.dot(q_tile, k_tile.T, input_precision="ieee")
         m_row, l_row, acc_tile = softmax_step(s, v_tile, m_row, l_row, acc_tile, scale)
-    for masked in range(steps - full):
+    for masked in tl.range(steps - full, num_stages=1):
         key_start = start + (masked + tl.where(masked < before, 0, full)) * BLOCK_K
         key = key_start + tl.arange(0, BLOCK_K)
-        alive = tl.load(seen.keys + key, mask=key < seen.key_count, other=0) != 0
-        k_tile = load_tile(k_at, k.row, key_start, alive, HEAD, WIDTH, BLOCK_K)
-        v_tile = load_tile(v_at, v.row, key_start, alive, HEAD, WIDTH, BLOCK_K)
+        alive = alive_at(seen, key)
+        k_tile = load_tile(k, batch, head // group, key_start, alive, HEAD, WIDTH, BLOCK_K)
+        v_tile = load_tile(v, batch, head // group, key_start, alive, HEAD, WIDTH, BLOCK_K)
         s = tl.dot(q_tile, k_tile.T, input_precision="ieee")
         s = tl.where((key[None, :] >= lo[:, None]) & (key[None, :] < hi[:, None]), s, -float("inf"))
         m_row, l_row, acc_tile = softmax_step(s, v_tile, m_row, l_row, acc_tile, scale)
 
-    tl.store(m_at, m_row, mask=live)
-    tl.store(l_at, l_row, mask=live)
-    tl.store(acc_at, acc_tile, mask=acc_mask)
+    lo, hi = bounds_at(seen, row, AGAIN=True)
+    live = hi > lo
+    tl.store(rows_at(m, batch, head, row_start, BLOCK_Q), m_row, mask=live)
+    tl.store(rows_at(l, batch, head, row_start, BLOCK_Q), l_row, mask=live)
+    tl.store(tile_at(acc, batch, head, row_start, BLOCK_Q, WIDTH), acc_tile, mask=tile_mask(live, HEAD, WIDTH))
