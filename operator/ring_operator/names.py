@@ -10,9 +10,6 @@ GROUP = "ringtraining.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "RingTrainingJob"
-PLURAL = "ringtrainingjobs"
-SHORT_NAMES = ("rtj",)
-CATEGORIES = ("all", "ring")
 OPERATOR = f"{GROUP}/operator"
 
 LABEL_JOB = f"{GROUP}/job"

@@ -337,6 +337,10 @@ def test_another_kind_of_object_is_one_fault_and_not_a_list_of_missing_fields():
     assert [str(f) for f in found] == ["pod.yaml:2: kind: Pod is not RingTrainingJob\n  Take RingTrainingJob."]
 
 
+def test_linear_stretching_needs_no_original_length():
+    assert check({"context.rope": {"type": "linear", "factor": 4}}).faults == ()
+
+
 def test_two_jobs_of_one_name_are_refused():
     found = check_manifest(f"{SHORTEST}---\n{SHORTEST}", "two.yaml").faults
     assert [f.message for f in found] == ["tiny is the name of the job at two.yaml:3 too"]
@@ -443,6 +447,8 @@ _NOT_BUILT = {
     "evaluation.needle": {"evaluation.needle": {"lengths": [1024]}},
     "placement": {"placement.excludeNodes": ["n1"]},
     "gang": {"gang.queue": "team-a"},
+    "recovery.excludeNodeAfter": {"recovery.excludeNodeAfter": 5},
+    "managedBy": {"managedBy": "example.org/other"},
     "suspend": {"suspend": True},
     "activeDeadlineSeconds": {"activeDeadlineSeconds": 60},
     "ttlSecondsAfterFinished": {"ttlSecondsAfterFinished": 60},

@@ -87,16 +87,15 @@ def rope_reaches(context: Context) -> Faults:
     if rope.type == "default":
         if rope.factor != 1.0 or rope.original_length is not None:
             yield Fault(path, "factor and originalLength have no effect with type default", "Set type, such as yarn.")
-        return
-    if rope.original_length is None:
-        yield Fault(
-            f"{path}.originalLength", f"is missing; {rope.type} needs it", "Give the length trained on, in tokens."
-        )
+    elif rope.original_length is None:
+        if rope.type != "linear":  # the others turn each frequency by how often it fits into the original length
+            message = f"is missing; {rope.type} needs it"
+            yield Fault(f"{path}.originalLength", message, "Give the length trained on, in tokens.")
     elif rope.factor * rope.original_length < context.length:
+        reach = f"{rope.factor:g} x originalLength {rope.original_length:,} = {rope.factor * rope.original_length:,.0f}"
         yield Fault(
             f"{path}.factor",
-            f"{rope.factor:g} x originalLength {rope.original_length:,} = {rope.factor * rope.original_length:,.0f}"
-            f" positions, but context.length is {context.length:,}",
+            f"{reach} positions, but context.length is {context.length:,}",
             f"Raise factor to {-(-context.length // rope.original_length)}.",
         )
 

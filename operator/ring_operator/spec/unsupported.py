@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ring_operator import names
 from ring_operator.errors import Fault
 from ring_operator.spec.job import JobSpec, TrainingJob
-from ring_operator.spec.workers import Gang, Placement
+from ring_operator.spec.workers import Gang, Placement, Recovery
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,16 @@ GAPS: tuple[Gap, ...] = (
     Gap("evaluation.needle", _needle, "Leave it out; heldOut measures the loss on held-out documents."),
     Gap("placement", lambda spec: "placement" if spec.placement != Placement() else None, "Leave it out."),
     Gap("gang", lambda spec: "gang scheduling" if spec.gang != Gang() else None, "Leave it out."),
+    Gap(
+        "recovery.excludeNodeAfter",
+        lambda spec: "avoiding nodes" if spec.recovery.exclude_node_after != Recovery().exclude_node_after else None,
+        "Leave it out.",
+    ),
+    Gap(
+        "managedBy",
+        lambda spec: "another controller" if spec.managed_by != names.OPERATOR else None,
+        f"Take {names.OPERATOR}, or leave it out.",
+    ),
     Gap(
         "suspend", lambda spec: "suspend" if spec.suspend else None, "Stop the run with Ctrl-C; it saves a checkpoint."
     ),
