@@ -2,7 +2,7 @@
 
 `fake_training.py prepare | train`. A step takes 20 ms; rank 0 keeps the journal and saves every fifth step. Orders of
 the test are files in $FAKE_ORDERS, carried out once: `prepare` or `<rank>`, with `STEP exit CODE TEXT`, `STEP kill`,
-`STEP kill-agent`, `STEP deaf`.
+`STEP kill-agent`, `STEP freeze`, `STEP freeze-agent`, `STEP deaf`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ def obey(name: str, step: int) -> None:
         os._exit(int(words[2]))
     if words[1] == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    else:
-        os.kill(os.getpid() if words[1] == "kill" else os.getppid(), signal.SIGKILL)
+        return
+    number = signal.SIGKILL if words[1].startswith("kill") else signal.SIGSTOP
+    os.kill(os.getppid() if words[1].endswith("-agent") else os.getpid(), number)
 
 
 def prepare(config: RunConfig) -> None:

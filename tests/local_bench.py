@@ -46,6 +46,7 @@ class Bench:
 
     base: Path
     total: int = STEPS
+    overrides: tuple[str, ...] = ()
     events: list[Event] = field(default_factory=list)
     on_step: Callable[[int], None] = lambda step: None
 
@@ -61,7 +62,7 @@ class Bench:
         folder = RunFolder(self.folder)
         folder.open()
         try:
-            job = tiny_job(self.total)
+            job = tiny_job(self.total, *self.overrides)
             planned = plan(job, Machines(nodes=2, gpus_per_node=0, cpus_per_node=1))
             folder.write_request(job, document(planned))
             local = local_job(job, planned, folder, Here((), self.base / "cache"))
@@ -85,8 +86,8 @@ class Bench:
             self.on_step(event.line.step)
 
 
-def tiny_job(steps: int) -> TrainingJob:
-    return load_manifest(MANIFEST, overrides=[f"training.steps={steps}"])[0]
+def tiny_job(steps: int, *overrides: str) -> TrainingJob:
+    return load_manifest(MANIFEST, overrides=[f"training.steps={steps}", *overrides])[0]
 
 
 def with_fake_commands(job: LocalJob, orders: Path) -> LocalJob:

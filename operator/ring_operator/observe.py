@@ -38,6 +38,7 @@ class Failure:
     exit_code: int | None = None
     error: str = ""
     stalled_seconds: float = 0.0
+    silent_seconds: float = 0.0
 
     @property
     def kind(self) -> FailureClass:
@@ -60,6 +61,8 @@ class Failure:
     def __str__(self) -> str:
         if self.stalled_seconds:
             return f"{self.who} made no progress for {self.stalled_seconds:.0f} s"
+        if self.silent_seconds:
+            return f"the agent of {self.who} did not answer for {self.silent_seconds:.0f} s"
         if self.exit_code is None:
             return f"{self.who} vanished"
         if self.exit_code < 0:
@@ -186,10 +189,11 @@ class Observed:
         """An agent that does not answer; or a whole job without a step, since ranks wait for each other."""
         for pod in self.pods:
             if pod.silent_seconds > limit_seconds:
-                return Failure(pod.name, stalled_seconds=pod.silent_seconds)
+                return Failure(pod.name, silent_seconds=pod.silent_seconds)
         running = [pod for pod in self.pods if pod.state is PodState.RUNNING and pod.epoch == self.table.epoch]
+        done = sum(pod.state is PodState.SUCCEEDED for pod in self.pods)
         last = min(running, key=lambda pod: pod.progress_age_seconds, default=None)
-        if last is None or len(running) < len(self.pods) or last.progress_age_seconds <= limit_seconds:
+        if last is None or len(running) + done < len(self.pods) or last.progress_age_seconds <= limit_seconds:
             return None
         return Failure(last.name, stalled_seconds=last.progress_age_seconds)
 

@@ -86,8 +86,7 @@ def recover(recovery: Recovery, seen: Observed, failure: Failure) -> Decision:
 
 def _to_replace(seen: Observed, failure: Failure) -> tuple[str, ...]:
     """Pods without an agent, and one whose agent does not answer."""
-    mute = any(pod.name == failure.pod and pod.silent_seconds == failure.stalled_seconds > 0 for pod in seen.pods)
-    return (*seen.without_agent, failure.pod) if mute else seen.without_agent
+    return (*seen.without_agent, failure.pod) if failure.silent_seconds else seen.without_agent
 
 
 def _budget(recovery: Recovery, history: History, kind: FailureClass) -> tuple[int, int]:

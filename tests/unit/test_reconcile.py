@@ -64,6 +64,8 @@ def decision(looks: list[PodLook], table: Table = FIRST, history: History | None
         ([PodLook("a", ended=True, exit_code=1), WAITING[1]], NONE, Action.RESTART, Reason.BROKEN, 0),
         (HANGING, FIRST, Action.RESTART, Reason.BROKEN, 2),
         ([HANGING[0], RUNNING_B], FIRST, Action.KEEP, Reason.RUNNING, 1),
+        ([HANGING[0], DONE], FIRST, Action.RESTART, Reason.BROKEN, 2),
+        ([HANGING[0], look("b", AgentState.WAITING, 0)], FIRST, Action.KEEP, Reason.RUNNING, 1),
     ],
 )
 def test_the_first_rule_that_fits(
