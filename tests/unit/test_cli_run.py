@@ -92,6 +92,18 @@ def test_a_failure_is_told_plainly_and_by_the_exit_code(
     assert re.search(r"r/logs/tiny-[01]\.prepare\.log", out)
 
 
+def test_a_reader_that_goes_away_costs_no_step(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def echo(text: str) -> None:
+        if json.loads(text).get("step") == 7:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(command.typer, "echo", echo)
+    words = ["run", str(manifest), "--output", "r", "-o", "json", "--set", "training.steps=500"]
+    assert ringctl(monkeypatch, *words) == 143
+    folder = RunFolder(manifest.parent / "r")
+    assert folder.last_checkpoint() == folder.last_step()
+
+
 @pytest.mark.parametrize(
     "words, said",
     [

@@ -13,6 +13,7 @@ import typer
 
 from ring_operator.cli.common import Format, SetOption, load_jobs, screen, source_name
 from ring_operator.cli.view import View
+from ring_operator.cli.view.guard import GuardedView
 from ring_operator.cli.view.json_lines import JsonView
 from ring_operator.cli.view.live import LiveView
 from ring_operator.cli.view.plain import PlainView
@@ -71,7 +72,7 @@ def run(
     folder = RunFolder(output or _RUNS / job.name)
     folder.open()
     try:
-        outcome = _run_in(folder, job, Start(resume, overwrite), _view_of(form))
+        outcome = _run_in(folder, job, Start(resume, overwrite), GuardedView(_view_of(form)))
     finally:
         folder.close()
     raise typer.Exit(int(outcome.exit_code))
@@ -100,7 +101,7 @@ def _view_of(form: Format) -> View:
     return LiveView(console) if console.is_terminal else PlainView(console)
 
 
-def _run_in(folder: RunFolder, job: TrainingJob, start: Start, view: View) -> Outcome:
+def _run_in(folder: RunFolder, job: TrainingJob, start: Start, view: GuardedView) -> Outcome:
     gpus = visible_gpus(os.environ)
     plan = plan_job(job, find_machines(job.spec.workers.nodes, gpus))
     local = local_job(job, plan, folder, Here(gpus, cache_folder(os.environ)))
@@ -115,8 +116,9 @@ def _run_in(folder: RunFolder, job: TrainingJob, start: Start, view: View) -> Ou
     return outcome
 
 
-def _supervise(local: LocalJob, folder: RunFolder, view: View) -> Outcome:
+def _supervise(local: LocalJob, folder: RunFolder, view: GuardedView) -> Outcome:
     supervisor = Supervisor(local, folder, view.tell)
+    view.gone = supervisor.drain  # nobody watches: save and end, as after a Ctrl-C
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())
     try:

@@ -77,6 +77,10 @@ class Supervisor:
         """From a signal handler. Once: save a checkpoint and end. Twice: end."""
         self._stops += 1
 
+    def drain(self) -> None:
+        """Save a checkpoint and end; no more than that however often it is asked."""
+        self._stops = max(self._stops, 1)
+
     def run(self) -> Outcome:
         """Until the job is done, has failed or was stopped. No process is left then."""
         try:
