@@ -337,6 +337,24 @@ def test_another_kind_of_object_is_one_fault_and_not_a_list_of_missing_fields():
     assert [str(f) for f in found] == ["pod.yaml:2: kind: Pod is not RingTrainingJob\n  Take RingTrainingJob."]
 
 
+@pytest.mark.parametrize(
+    "name, path",
+    [
+        ("<<x", "[<<x]"),
+        ("<word>", "[<word>]"),
+        ("[key]", "[[key]]"),
+        ("", "[]"),
+        ("a.b", "[a.b]"),
+        ("\n", "[?]"),
+        ("ä", "ä"),
+    ],
+)
+def test_a_field_of_any_name_is_refused_by_it(name, path):
+    raw = {**yaml.safe_load(SHORTEST), name: 1}
+    found = check_manifest(yaml.safe_dump(raw, allow_unicode=True), "f").faults
+    assert [(f.path, f.message) for f in found] == [(path, "is not a field")]
+
+
 def test_linear_stretching_needs_no_original_length():
     assert check({"context.rope": {"type": "linear", "factor": 4}}).faults == ()
 

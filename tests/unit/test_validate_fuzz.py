@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from job_manifests import SHORTEST
 from ring_operator.cli.main import app
-from ring_operator.spec import every_field
+from ring_operator.spec import check_manifest, every_field
 
 SAMPLES = [p.read_text() for p in sorted((Path(__file__).parents[2] / "manifests" / "samples").glob("*.yaml"))]
 GOOD = [*map(yaml.safe_load, SAMPLES), yaml.safe_load(SHORTEST)]
@@ -99,3 +99,16 @@ def _slots(value):
 
 def test_the_good_ones_are_good():
     assert all(validates(text) for text in SAMPLES)
+
+
+_PIECES = st.sampled_from([*_NAMES, ".", "[", "]", "[0]", "[9]", "[-1]", "=", "", "spec", "metadata", "é"]) | st.text(
+    max_size=3
+)
+
+
+@given(st.lists(_PIECES, max_size=6).map("".join), st.sampled_from(["1", "[", "{a: 1}", "", "auto"]))
+@settings(max_examples=100)
+def test_any_set(path, value):
+    checked = check_manifest(SHORTEST, "f", [f"{path}={value}"])
+    assert checked.jobs or checked.faults
+    assert all(str(fault) for fault in checked.faults)

@@ -46,6 +46,10 @@ def number_or_auto(least: int, most: int) -> Callable[[Any], Any]:
 _SMALL = 4096
 _LARGEST = 2**31 - 1
 
+# Tags of the branches of unions, which pydantic puts into the places of errors; they are no names in the manifest.
+WORD, LIST = "<word>", "<list>"
+UNION_BRANCHES = (WORD, LIST)
+
 Degree = Annotated[
     int | Literal["auto"],
     BeforeValidator(number_or_auto(1, 65536)),

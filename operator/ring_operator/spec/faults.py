@@ -9,14 +9,20 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from ring_operator.errors import Fault
+from ring_operator.spec.base import UNION_BRANCHES
 from ring_operator.spec.schema import Field, field_at, paths_named
 
 Loc = tuple[str | int, ...]
 
 
+_MARKS = (*UNION_BRANCHES, "[key]")
+
+
 def place_of(error: ErrorDetails) -> Loc:
     """The error's place in the document, without the branches of unions and the mark of a key."""
-    return tuple(p for p in error["loc"] if not (isinstance(p, str) and (p.startswith("<") or p == "[key]")))
+    *around, last = error["loc"]
+    unknown_field = error["type"] == "extra_forbidden"  # whatever it is called, it is a name in the document
+    return (*(p for p in around if p not in _MARKS), *([last] if unknown_field or last not in _MARKS else []))
 
 
 def path_of(place: Loc) -> str:

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Strict, Tag
 
 from ring_operator.spec.base import (
+    LIST,
+    WORD,
     AbsolutePath,
     CountOrNone,
     DnsLabel,
@@ -210,11 +212,10 @@ class Within(Section):
     """preferred: rings cross domains where they must. required: they never do."""
 
 
-# Tags in angle brackets are branches of a union, not names in the manifest; `faults.py` leaves them out of paths.
 Levels = Annotated[
-    Annotated[Literal["auto"], Tag("<word>")]
-    | Annotated[tuple[LabelKey, ...], Strict(False), Field(min_length=1, max_length=8), Tag("<list>")],
-    Discriminator(lambda value: "<word>" if isinstance(value, str) else "<list>"),
+    Annotated[Literal["auto"], Tag(WORD)]
+    | Annotated[tuple[LabelKey, ...], Strict(False), Field(min_length=1, max_length=8), Tag(LIST)],
+    Discriminator(lambda value: WORD if isinstance(value, str) else LIST),
 ]
 
 
