@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections import Counter
 from itertools import pairwise
@@ -187,6 +188,19 @@ def test_data_that_are_not_prepared_are_asked_for(tmp_path: Path) -> None:
 def test_another_configuration_is_not_prepared(prepared: Path) -> None:
     with pytest.raises(DataConfigError, match="holds no data prepared"):
         Dataset.open(data_of(prepared / "text", prepared / "prepared", seed=1), 16)
+
+
+def test_the_fraction_that_is_advised_is_larger_than_the_one_that_was_too_small(tmp_path: Path) -> None:
+    """Documents differ in length, so a fraction that should do by the mean may hold out little."""
+    texts = {f"{i}.txt": b"x" * (10 if i < 40 else 4000) for i in range(50)}
+    write_corpus(tmp_path / "text", texts)
+    data = data_of(tmp_path / "text", tmp_path / "prepared", held_out_fraction=0.1)
+    prepare(data)
+    with pytest.raises(DataConfigError) as refused:
+        Dataset.open(data, 4500)
+    advised = re.search(r"heldOut.fraction to about ([0-9.]+),", str(refused.value))
+    assert advised, refused.value
+    assert float(advised[1]) >= 0.2
 
 
 def test_too_little_text_is_refused_with_both_numbers(prepared: Path) -> None:

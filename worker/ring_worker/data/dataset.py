@@ -32,7 +32,7 @@ class Dataset:
     """
 
     def __init__(self, folder: Path, info: DatasetInfo, length: int) -> None:
-        """Raises DataConfigError when a split is shorter than one sequence. Use `open`."""
+        """Use `open`, which checks."""
         self._length, self._info = length, info
         self._training = TokenStream(folder, info, Split.TRAINING)
         self._held_out = TokenStream(folder, info, Split.HELD_OUT)
@@ -46,7 +46,6 @@ class Dataset:
         self.bytes_per_token = info.training.bytes / max(1, info.training.tokens - info.training.documents)
         self.unigram_bits_per_byte = _or_nan(info.unigram_bits_per_byte)
         self.bigram_bits_per_byte = _or_nan(info.bigram_bits_per_byte)
-        _check_length(info, length)
         self.sequences_per_pass = self.training_tokens // length
         self.held_out_sequences = max(0, math.ceil((self._held_out.length - 1) / length))
 
@@ -61,6 +60,7 @@ class Dataset:
         info = read_info(folder)
         if data.on_error == "stop" and info.skipped:
             raise stop_for(read_faults(folder), complete=True)
+        _check_length(info, length, data.held_out_fraction)
         return cls(folder, info, length)
 
     def training(self, index: int) -> Window:
@@ -100,18 +100,20 @@ def _or_nan(figure: float | None) -> float:
     return math.nan if figure is None else figure
 
 
-def _check_length(info: DatasetInfo, length: int) -> None:
+def _check_length(info: DatasetInfo, length: int, fraction: float) -> None:
     for name, split in (("training", info.training), ("held-out", info.heldout)):
         if split.documents and split.tokens < length:
             raise DataConfigError(
                 f"spec.context.length: {length} tokens, but the {name} text has only {split.tokens} "
                 f"({split.documents} of {info.training.documents + info.heldout.documents} documents). "
-                f"Lower it to at most {split.tokens}, {_more(info, name, length)}."
+                f"Lower it to at most {split.tokens}, {_more(info, name, length, fraction)}."
             )
 
 
-def _more(info: DatasetInfo, name: str, length: int) -> str:
+def _more(info: DatasetInfo, name: str, length: int, fraction: float) -> str:
+    """What else helps. Documents are held out whole, so a fraction gives its share of the text only about."""
     total = info.training.tokens + info.heldout.tokens
     if name == "training" or length > total / 4:
         return "or give more text"
-    return f"raise spec.data.heldOut.fraction to about {math.ceil(1500 * length / total) / 1000:g}, or give more text"
+    enough = max(1.5 * length / total, 2 * fraction)
+    return f"raise spec.data.heldOut.fraction to about {math.ceil(1000 * enough) / 1000:g}, or give more text"
