@@ -85,7 +85,7 @@ def scattered(shape: tuple[int, ...], filled: Tensor, seed: int) -> Tensor:
 
 
 def carried(case: Case, x: Tensors, fresh: bool) -> Carry:
-    """The state before the block. Rows in a run: empty or from an earlier block; the others: numbers to be left alone."""
+    """The state before the block. Rows in a run: empty or from an earlier block; others: numbers to be left alone."""
     shape = (case.batch, case.heads, case.rows)
     state = Carry(*(scattered(s, x.live, i) for i, s in enumerate(((*shape, case.head_size), shape, shape))))
     if fresh:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ring_worker.attention.kernels.interface import Block, Carry, Gradients, Saved
 from ring_worker.attention.kernels.spans import Bounds, key_tiles, query_tiles
-from ring_worker.attention.kernels.tile_table import HEAD_SIZES, Tile, tile_for, width_of
+from ring_worker.attention.kernels.tile_table import HEAD_SIZES, Tile, target_of, tile_for, width_of
 from ring_worker.attention.kernels.triton_backward import dkdv_kernel, dq_kernel
 from ring_worker.attention.kernels.triton_forward import Rows, Seen, forward_kernel
 from ring_worker.attention.schedule import Run
@@ -77,7 +77,7 @@ def bounds_for(runs: tuple[Run, ...], rows: int, keys: int, device: torch.device
 def _launch(name: str, kernel: Any, q: Tensor, block: Block, tensors: list[Rows]) -> None:
     """Grid: batch x heads first, so that the heads of a group, which share keys, run together."""
     (batch, heads, rows, head_size), (_, key_heads, keys, _) = q.shape, block.k.shape
-    tile = tile_for(name, head_size, q.element_size())
+    tile = tile_for(name, head_size, q.element_size(), _target(q.device))
     seen = seen_for(tuple(block.runs), Side(name, rows, keys, tile, q.device))
     width = batch * (key_heads if name == "dkdv" else heads)
     if not width or not len(seen.table):
@@ -97,6 +97,12 @@ def _launch(name: str, kernel: Any, q: Tensor, block: Block, tensors: list[Rows]
             num_stages=tile.stages,
             enable_fp_fusion=True,
         )
+
+
+@lru_cache(maxsize=16)
+def _target(device: torch.device) -> str:
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    return target_of(capability, hip=torch.version.hip is not None)
 
 
 def _check(q: Tensor, block: Block) -> None:
