@@ -2,7 +2,8 @@
 
 Chosen by that audit, without a GPU: the largest tiles that compile without spilling a register (bf16), in the shared
 memory that the target has. sm_80 stays below 99 KiB, so that it also fits its smaller relatives (sm_86, sm_89, sm_120).
-In fp32 matrix products are exact and therefore no matrix instructions: small tiles, and not fast.
+In fp32 products are not rounded to fewer bits and hence use no matrix instructions: small tiles, slow, and above a head
+size of 64 they spill.
 """
 
 from __future__ import annotations
@@ -102,10 +103,10 @@ GFX942: Mapping[str, Widths] = {
 }
 HALF = {"sm_80": SM_80, "sm_90": SM_90, "sm_100": SM_100, "gfx942": GFX942}
 SINGLE: Widths = {
-    16: Tile(32, 32, 4, 1),
-    32: Tile(32, 32, 4, 1),
-    64: Tile(16, 16, 4, 1),
-    128: Tile(16, 16, 4, 1),
+    16: Tile(32, 32, 8, 1),
+    32: Tile(32, 32, 8, 1),
+    64: Tile(32, 32, 8, 1),
+    128: Tile(32, 32, 8, 1),
     256: Tile(16, 16, 4, 1),
 }
 
