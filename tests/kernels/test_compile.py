@@ -1,4 +1,4 @@
-"""Every configuration of the table, compiled ahead of time for GPUs that are not there: about a minute on two cores."""
+"""Every configuration of the table, compiled ahead of time for GPUs that are not there: a minute or two, once."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Chosen by that audit, without a GPU: the largest tiles that compile without spilling a register (bf16), in the shared
 memory that the target has. sm_80 stays below 99 KiB, so that it also fits its smaller relatives (sm_86, sm_89, sm_120).
-In fp32 products are not rounded to fewer bits and hence use no matrix instructions: small tiles, slow, and above a head
-size of 64 they spill.
+In fp32 products are not rounded to fewer bits and hence use no matrix instructions: small tiles, slow, and from a head
+size of 64 on they spill.
 """
 
 from __future__ import annotations
