@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from checkpoint_ranks import Rank, ranks
+from gloo_ranks import Rank, ranks
 from ring_worker.checkpoint import Checkpoints
 
 KEEP = 2

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from checkpoint_ranks import outcomes
+from gloo_ranks import outcomes
 from ring_worker.checkpoint import Checkpoints, Progress, progress_of, training_state
 from ring_worker.checkpoint.folder import read_marker
 from ring_worker.contract import Degrees

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import oracle
-from checkpoint_ranks import outcomes, ranks
+from gloo_ranks import outcomes, ranks
 from ring_worker.attention.layout import KINDS, Layout
 from ring_worker.attention.masks import CAUSAL, FULL, Mask
 from ring_worker.attention.ring import Ring, ring_attention

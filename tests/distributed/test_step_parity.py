@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 
-from checkpoint_ranks import outcomes
+from gloo_ranks import outcomes
 from ring_worker import contract
 from ring_worker.build import build
 from ring_worker.checkpoint import Progress

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,12 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ring_operator import names
+from ring_operator.errors import refuse
 from ring_operator.local.files import last_lines, write_whole
 from ring_operator.local.pod import Container, Pod, Volume, field_of
 from ring_worker.contract import ENV_STATUS_ADDRESS
 
 _ERROR_LINES = 40
 _LOCAL = "127.0.0.1"
+_PORTS = range(20000, 32768)  # below the ranges from which systems number their connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,12 @@ class PodProcess:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((_LOCAL, 0))
-        return int(probe.getsockname()[1])
+    """A free TCP port of the loopback, outside the range from which connections get theirs.
+
+    One from inside it, as port 0 would give, can be taken by any connection before the process that is told of it listens.
+    """
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((_LOCAL, port))
+            return port
+    raise refuse("", f"no port between {_PORTS.start} and {_PORTS.stop - 1} is free on this machine")

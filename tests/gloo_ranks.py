@@ -1,7 +1,8 @@
-"""Real gloo ranks for the checkpoint tests, forked from a server that has torch loaded, and killed at the end."""
+"""Real gloo ranks, forked from a server that has torch loaded, and killed at the end."""
 
 import contextlib
 import multiprocessing
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch.distributed as dist
 
 TIMEOUT_SECONDS = 60
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["torch.distributed.checkpoint", "ring_worker.checkpoint"])
+_SERVER.set_forkserver_preload(["torch.distributed.checkpoint", "ring_worker.build"])
 
 Act = Callable[..., Any]
 
@@ -71,6 +72,7 @@ def outcomes(world: int, meeting: Path, act: Act, *arguments: Any) -> list[Any]:
 def _be(rank: int, world: int, store: Path, says: Connection, act: Act, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     if world > 1:
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     try:
         act(dist.group.WORLD if world > 1 else None, says.send, *arguments)
