@@ -7,6 +7,7 @@ the cores, so the efficiency that is measured against it tells of the ring and n
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -17,19 +18,18 @@ from torch import Tensor
 
 from ring_worker.attention.kernels import choose
 from ring_worker.attention.kernels.interface import Block, Carry, Gradients, Saved, state_dtype
-from ring_worker.attention.meter import BACKWARD, FORWARD, PRODUCTS, Calibration, Clock
+from ring_worker.attention.meter import BACKWARD, FORWARD, PRODUCTS, Calibration, Clock, Mark
 from ring_worker.attention.ring import Ring
 from ring_worker.attention.schedule import Run
 
-REPEATS = 5
+SAMPLES = 7
+SAMPLE_SECONDS = 0.03  # of each, at least: longer than a busy machine's time slices
 
 
 def calibrate(ring: Ring, q_BHSD: Tensor, k_BGSD: Tensor, group: dist.ProcessGroup | None) -> Calibration:
     """Rates of ring's kernel for these shapes. Every rank of `group` calls it at the same time."""
     kernel = ring.kernel or choose(q_BHSD.device, q_BHSD.dtype)
     batch, heads, rows, size = q_BHSD.shape
-    if not rows:
-        return Calibration(empty_wait_seconds=_empty_wait())
     q, k = torch.randn_like(q_BHSD), torch.randn_like(k_BGSD)
     block = Block(k, k, [Run(0, rows, 0, k.shape[2], 0, 0)], size**-0.5)
     carry = Carry.empty(q)
@@ -48,29 +48,41 @@ def calibrate(ring: Ring, q_BHSD: Tensor, k_BGSD: Tensor, group: dist.ProcessGro
     for phase, work in ((FORWARD, forward), (BACKWARD, backward)):
         flops = 2.0 * PRODUCTS[phase] * rows * k.shape[2] * batch * heads * size
         rates[phase] = flops / _seconds(work, ring.meter.clock, group)
-    return Calibration(rates, _empty_wait())
+    return Calibration(rates, _empty_wait(ring.meter.clock))
 
 
 def _seconds(work: Callable[[], None], clock: Clock, group: dist.ProcessGroup | None) -> float:
-    """The best of a few, after one to warm up."""
+    """One call's median, in samples of as many calls on end as make them long enough."""
+    once = _timed(work, 1, clock)  # warms up
+    once = _timed(work, 3, clock)
+    calls = max(1, round(SAMPLE_SECONDS / once))
     if group:
         dist.barrier(group)
-    best = float("inf")
-    for _ in range(REPEATS + 1):
-        start = clock.mark()
+    return statistics.median(_timed(work, calls, clock) for _ in range(SAMPLES))
+
+
+def _timed(work: Callable[[], None], calls: int, clock: Clock) -> float:
+    """Seconds a call."""
+    start = clock.mark()
+    for _ in range(calls):
         work()
-        end = clock.mark()
-        while (seconds := clock.seconds(start, end)) is None:
-            time.sleep(1e-4)
-        best = min(best, seconds)
-    return best
+    return _between(clock, start, clock.mark()) / calls
 
 
-def _empty_wait() -> float:
-    """Seconds that waiting for an event costs that is already set."""
+def _between(clock: Clock, start: Mark, end: Mark) -> float:
+    while (seconds := clock.seconds(start, end)) is None:
+        time.sleep(1e-4)
+    return seconds
+
+
+def _empty_wait(clock: Clock) -> float:
+    """What the meter sees of a wait for an event that has happened already: median seconds."""
     done = threading.Event()
     done.set()
-    start = time.monotonic()
-    for _ in range(1000):
+
+    def wait() -> float:
+        start = clock.mark()
         done.wait()
-    return (time.monotonic() - start) / 1000
+        return _between(clock, start, clock.mark())
+
+    return statistics.median(wait() for _ in range(101))

@@ -64,6 +64,19 @@ class Layout:
         ranges = self.ranges(rank)
         return np.concatenate([np.arange(r.start, r.stop) for r in ranges]) if ranges else np.zeros(0, dtype=np.int64)
 
+    def counts_before(self, positions: Positions) -> Positions:
+        """int64 [ranks, *positions.shape]: how many tokens at smaller positions each rank owns."""
+        p = positions[None]
+        ranks = np.arange(self.ranks).reshape(-1, *(1,) * positions.ndim)
+        if self.kind == "striped":
+            rounds, rest = np.divmod(p, self.ranks * self.stripe)
+            return rounds * self.stripe + np.clip(rest - ranks * self.stripe, 0, self.stripe)
+        ranges = [self.ranges(rank) for rank in range(self.ranks)]
+        counts = [
+            sum((np.clip(positions - r.start, 0, r.size) for r in own), np.zeros_like(positions)) for own in ranges
+        ]
+        return np.stack(counts)
+
     def size(self, rank: int) -> int:
         """Tokens that `rank` owns."""
         return sum(r.size for r in self.ranges(rank))

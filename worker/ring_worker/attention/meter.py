@@ -69,6 +69,7 @@ class Meter:
 
     clock: Clock = field(default_factory=HostClock)
     calibration: Calibration = field(default_factory=Calibration)
+    paused: bool = False  # while set, nothing is collected
     _spans: list[tuple[str, str, Mark, Mark]] = field(default_factory=list)
     _sums: dict[str, PassTimes] = field(default_factory=lambda: {phase: PassTimes() for phase in PHASES})
 
@@ -79,10 +80,22 @@ class Meter:
         yield
         self.note(phase, kind, start, self.clock.mark())
 
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What the body does is not measured: an evaluation, beside training."""
+        self.paused = True
+        try:
+            yield
+        finally:
+            self.paused = False
+
     def note(self, phase: str, kind: str, start: Mark, end: Mark) -> None:
-        self._spans.append((phase, kind, start, end))
+        if not self.paused:
+            self._spans.append((phase, kind, start, end))
 
     def count(self, phase: str, *, sent_bytes: int = 0, flops: float = 0.0, skew: float = 0.0, passes: int = 0) -> None:
+        if self.paused:
+            return
         ideal = flops / self.calibration.rates[phase]
         self._sums[phase] += PassTimes(bytes=sent_bytes, flops=flops, skew=skew, passes=passes, ideal=ideal)
 

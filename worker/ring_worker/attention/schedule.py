@@ -13,6 +13,7 @@ computes as a rectangle, a triangle or a band. Indices are of tokens in a shard;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -106,7 +107,7 @@ def _step(layout: Layout, mask: Mask, hulls: Hulls, rank: int, s: int, last: int
     source = (rank - s) % n
     return Step(
         source=source,
-        runs=runs(*key_bounds(layout, mask, rank, source)),
+        runs=runs(*key_bounds(layout, mask, rank, source)) if hulls[rank][source] else (),
         send=_needed(hulls, source, s + 1, last),
         receive=_needed(hulls, (source - 1) % n, s + 1, last),
         return_send=_touched(hulls, source, s) if s else None,
@@ -126,7 +127,7 @@ def _touched(hulls: Hulls, source: int, last: int) -> Range | None:
     return _union([hulls[(source + s) % n][source] for s in range(1, last + 1)])
 
 
-def _union(ranges: list[Range | None]) -> Range | None:
+def _union(ranges: Sequence[Range | None]) -> Range | None:
     given = [r for r in ranges if r]
     return Range(min(r.start for r in given), max(r.stop for r in given)) if given else None
 
@@ -136,14 +137,25 @@ Hulls = list[list[Range | None]]
 
 @lru_cache(maxsize=64)
 def _hulls(layout: Layout, mask: Mask) -> Hulls:
-    """[rank][source] -> the smallest range of the source's keys that holds all that the rank reads; None for none."""
-    ranks = range(layout.ranks)
-    return [[_hull(*key_bounds(layout, mask, rank, source)) for source in ranks] for rank in ranks]
+    """[rank][source] -> the smallest range of the source's keys that holds all that the rank reads; None for none.
+
+    Every query sees at least itself, so the keys of a range of queries are one interval of positions, from what the
+    first one sees to what the last one sees: the borders of the ranges are enough.
+    """
+    return [_hulls_of(layout, mask, rank) for rank in range(layout.ranks)]
 
 
-def _hull(lo: Rows, hi: Rows) -> Range | None:
-    some = hi > lo
-    return Range(int(lo[some].min()), int(hi[some].max())) if some.any() else None
+def _hulls_of(layout: Layout, mask: Mask, rank: int) -> list[Range | None]:
+    ranges = layout.ranges(rank)
+    if not ranges:
+        return [None] * layout.ranks
+    lo, _ = mask.bounds(np.array([r.start for r in ranges]), layout.length)
+    _, hi = mask.bounds(np.array([r.stop - 1 for r in ranges]), layout.length)
+    first, last = layout.counts_before(lo), layout.counts_before(hi)  # [source, range], in the source's key indices
+    return [
+        _union([Range(int(a), int(b)) for a, b in zip(*of_source, strict=True) if b > a])
+        for of_source in zip(first, last, strict=True)
+    ]
 
 
 def key_bounds(layout: Layout, mask: Mask, rank: int, source: int) -> tuple[Rows, Rows]:

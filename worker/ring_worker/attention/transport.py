@@ -159,6 +159,7 @@ class NcclTransport:
         self._ranks = dist.get_process_group_ranks(group)
         self.rank, self.size = dist.get_rank(group), len(self._ranks)
         self._stream = torch.cuda.Stream()
+        dist.all_reduce(torch.zeros(1, device="cuda"), group=group)  # a first exchange must not leave any rank out
 
     def exchange(self, channel: int, send: Message | None, receive: Message | None) -> Transfer:
         messages = [(dist.isend, send), (dist.irecv, receive)]
