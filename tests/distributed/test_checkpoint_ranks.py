@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gloo_ranks import outcomes
-from ring_worker.checkpoint import Checkpoints, Progress, progress_of, training_state
+from ring_worker.checkpoint import Checkpoints, Progress, Writer, progress_of, training_state
 from ring_worker.checkpoint.folder import read_marker
 from ring_worker.contract import Degrees
 
@@ -41,7 +41,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: 
 def trained_and_saved(group: dist.ProcessGroup, say: Say, path: Path, degrees: Degrees) -> None:
     model, optimizer = fresh(seed=0)
     train(model, optimizer, 1, STEPS)
-    checkpoints = Checkpoints(path, 2, group, degrees)
+    checkpoints = Checkpoints(path, 2, group, Writer(degrees=degrees))
     record = checkpoints.save(STEPS, training_state(model, optimizer, Progress(STEPS, 24, 999, 1.25)))
     say((record.checkpoint_step, record.bytes, checkpoints.latest()))
 

@@ -96,7 +96,7 @@ def steps(
     parts = replace(parts, dataset=Masked(parts.dataset, hidden))
     progress, seen = Progress(), []
     for step in range(1, STEPS + 1):
-        result = train_step(parts, progress, Wishes())
+        result = train_step(parts, progress, Wishes)
         seen.append((result.loss, result.grad_norm))
         progress = Progress(step=step, sequences=step * BATCH)
     say(seen)

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ring_worker import contract
 from ring_worker.attend import layer_masks, over_ring
 from ring_worker.attention.calibrate import calibrate
+from ring_worker.attention.kernels.tile_table import HEAD_SIZES
 from ring_worker.attention.layout import Layout
 from ring_worker.attention.meter import CudaClock, HostClock, Meter
 from ring_worker.attention.ring import Ring
 from ring_worker.attention.transport import GlooTransport, NcclTransport, Solo, Transport
-from ring_worker.checkpoint import Checkpoints
+from ring_worker.checkpoint import Checkpoints, Writer
 from ring_worker.data.dataset import Dataset
 from ring_worker.errors import ConfigError
 from ring_worker.mesh import Mesh
@@ -43,6 +45,11 @@ class Parts:
     checkpoints: Checkpoints
 
     @property
+    def text(self) -> int:
+        """A number that tells the prepared text from any other, above 0 and below 2^63."""
+        return int(self.dataset.fingerprint[:15], 16) + 1
+
+    @property
     def loss_chunk(self) -> int:
         """Tokens whose logits are held at once."""
         return max(64, LOGITS_AT_ONCE // padded_vocabulary(self.model.vocabulary))
@@ -56,8 +63,10 @@ class Parts:
 
 
 def build(config: contract.RunConfig, mesh: Mesh) -> Parts:
-    """Raises ConfigError where model and data do not fit, and what the data's and checkpoints' modules raise."""
+    """Raises ConfigError where job, ranks, model and data do not fit together, and what the data's module raises."""
+    require_supported(config, mesh)
     dataset = Dataset.open(config.data, config.context.length)
+    _require_one_text(dataset, mesh)
     layout = Layout(config.context.layout, config.context.length, config.degrees.context, config.context.stripe)
     model = _model(config, dataset.vocabulary).to(mesh.device)
     return Parts(
@@ -70,9 +79,39 @@ def build(config: contract.RunConfig, mesh: Mesh) -> Parts:
         ring=_ring(config, mesh, layout),
         sharder=Sharder(layout, mesh.position, config.data.packing, mesh.device),
         checkpoints=Checkpoints(
-            Path(config.checkpoint.path), config.checkpoint.keep, mesh.world, degrees=config.degrees
+            Path(config.checkpoint.path), config.checkpoint.keep, mesh.storage, Writer(config.job_uid, config.degrees)
         ),
     )
+
+
+def require_supported(config: contract.RunConfig, mesh: Mesh) -> None:
+    """Raises ConfigError for what this worker does not do. The operator refuses it first, where it is the operator."""
+    degrees, head = config.degrees, config.model.head_dim
+    if (degrees.pipeline, degrees.tensor, degrees.ulysses) != (1, 1, 1):
+        raise ConfigError(f"degrees: pipeline, tensor and ulysses must be 1, but are {degrees}")
+    if degrees.world_size != mesh.launch.world_size:
+        raise ConfigError(
+            f"degrees: {degrees} are {degrees.world_size} ranks, but {mesh.launch.world_size} were started"
+        )
+    if config.context.length < 2 * degrees.context:
+        raise ConfigError(f"context.length: {config.context.length} tokens are too few for a ring of {degrees.context}")
+    if config.training.batch % degrees.data:
+        raise ConfigError(f"training.batch: {config.training.batch} does not divide by data {degrees.data}")
+    if config.device == "cuda" and not HEAD_SIZES[0] <= head <= HEAD_SIZES[1]:
+        raise ConfigError(
+            f"model.architecture.headDim: {head}, but kernels on GPUs take {HEAD_SIZES[0]} to {HEAD_SIZES[1]}"
+        )
+
+
+def _require_one_text(dataset: Dataset, mesh: Mesh) -> None:
+    """Pods without a shared folder prepare each for itself: what they train on must be the same text."""
+    texts: list[str | None] = [None] * mesh.launch.world_size
+    dist.all_gather_object(texts, dataset.fingerprint)
+    if other := next((rank for rank, text in enumerate(texts) if text != texts[0]), None):
+        raise ConfigError(
+            f"data.source: rank {other} has prepared another text than rank 0 ({texts[other]}, not {texts[0]}). "
+            "Give all pods the same files: size and time of change count."
+        )
 
 
 def _model(config: contract.RunConfig, vocabulary: int) -> Transformer:

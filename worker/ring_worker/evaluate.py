@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 
 from ring_worker.build import Parts
+from ring_worker.errors import DivergedError
 from ring_worker.loss import token_losses
 
 
 @torch.no_grad()
-def held_out_bits_per_byte(parts: Parts, sequences: int | None = None) -> float:
+def held_out_bits_per_byte(parts: Parts, alive: Callable[[], None], sequences: int | None = None) -> float:
     """Over at most `sequences` windows, evenly spread, or over all of them: then every held-out byte counts once.
 
     Every rank calls it. Windows are shared out over the data ranks; each is spread over a ring like any sequence.
+    `alive` is called after each. Raises DivergedError if the result is no number.
     """
     windows = parts.dataset.held_out_sequences
     count = windows if sequences is None else min(sequences, windows)
     chosen = [i * windows // count for i in range(count)]
     degree = parts.config.degrees.data
     totals = torch.zeros(2, dtype=torch.float64, device=parts.mesh.device)
-    for i in chosen[parts.mesh.data_rank :: degree]:
-        totals += _losses(parts, i)
+    with parts.ring.meter.pause():
+        for i in chosen[parts.mesh.data_rank :: degree]:
+            totals += _losses(parts, i)
+            alive()
     dist.all_reduce(totals, group=parts.mesh.world)
-    parts.ring.meter.take()  # training's figures are of training alone
-    return parts.dataset.bits_per_byte(float(totals[0]), int(totals[1]))
+    bits = parts.dataset.bits_per_byte(float(totals[0]), int(totals[1]))
+    if not math.isfinite(bits):
+        raise DivergedError(
+            f"the loss over held-out text is {bits}: the training has diverged. Lower the learning rate."
+        )
+    return bits
 
 
 def _losses(parts: Parts, index: int) -> torch.Tensor:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from ring_worker.attend import alone, layer_masks
 from ring_worker.build import Parts
-from ring_worker.checkpoint import Progress
 from ring_worker.generate import Sampling, generate
 from ring_worker.telemetry.journal import Journal
 from ring_worker.telemetry.plot import draw_loss
@@ -19,14 +18,8 @@ from ring_worker.telemetry.report import Evaluated, RunFacts, report_of, write_r
 SAMPLE_CONTEXT = 512  # tokens that a token of the sample is drawn from, at most
 
 
-def write_results(parts: Parts, journal: Journal, progress: Progress) -> None:
-    """Every rank calls it; rank 0 writes, and the others wait for it, so that none ends before the run is complete."""
-    if parts.mesh.leads:
-        _write(parts, journal)
-    dist.barrier(parts.mesh.world)
-
-
-def _write(parts: Parts, journal: Journal) -> None:
+def write_results(parts: Parts, journal: Journal, alive: Callable[[], None]) -> None:
+    """On rank 0 alone. `alive` is called for each token of the sample, which may take its time."""
     output, dataset = Path(parts.config.output), parts.dataset
     lines = journal.read()
     evaluated = Evaluated(
@@ -34,7 +27,7 @@ def _write(parts: Parts, journal: Journal) -> None:
         unigram_bits_per_byte=dataset.unigram_bits_per_byte if dataset.held_out_sequences else None,
         bigram_bits_per_byte=dataset.bigram_bits_per_byte if dataset.held_out_sequences else None,
         sample_prompt=parts.config.evaluation.sample_prompt,
-        sample=_sample(parts),
+        sample=_sample(parts, alive),
     )
     report = report_of(lines, _facts(parts), evaluated)
     draw_loss(output / "loss.png", lines, report)
@@ -57,7 +50,7 @@ def _facts(parts: Parts) -> RunFacts:
     )
 
 
-def _sample(parts: Parts) -> str:
+def _sample(parts: Parts, alive: Callable[[], None]) -> str:
     """Generated text as it comes, without the prompt; empty if none was asked for."""
     evaluation, dataset = parts.config.evaluation, parts.dataset
     if not evaluation.sample_tokens:
@@ -65,4 +58,8 @@ def _sample(parts: Parts) -> str:
     prompt = dataset.encode(evaluation.sample_prompt) or [dataset.bos]
     sampling = Sampling(evaluation.sample_tokens, SAMPLE_CONTEXT, parts.config.training.seed, 0.7, top_k=40)
     attend = alone(layer_masks(parts.config.model))
-    return dataset.decode(list(generate(parts.model, attend, prompt, sampling)))
+    tokens = []
+    for token in generate(parts.model, attend, prompt, sampling):
+        tokens.append(token)
+        alive()
+    return dataset.decode(tokens)

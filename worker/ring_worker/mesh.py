@@ -24,6 +24,7 @@ from ring_worker.contract import ENV_EPOCH, ENV_RESTARTS, ENV_TOKEN, Degrees
 AXES = ("pipeline", "data", "context", "tensor")
 MEETING_SECONDS = 300  # for all ranks to arrive
 TRANSFER_SECONDS = 600  # for any one collective or transfer
+STORAGE_SECONDS = 4 * 3600  # for the slowest rank to write its part of a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Mesh:
     degrees: Degrees
     device: torch.device
     axes: DeviceMesh
+    storage: dist.ProcessGroup  # every rank again, over gloo, with the patience that disks need
     one_host: bool  # whether all ranks share a clock
 
     @property
@@ -117,11 +119,9 @@ def open_mesh(launch: Launch, degrees: Degrees, device: str) -> Mesh:
     axes = init_device_mesh(own.type, tuple(getattr(degrees, axis) for axis in AXES), mesh_dim_names=AXES)
     hosts: list[str | None] = [None] * launch.world_size
     dist.all_gather_object(hosts, _boot_id())
-    return Mesh(launch, degrees, own, axes, one_host=len(set(hosts)) == 1)
-
-
-def close_mesh() -> None:
-    dist.destroy_process_group()
+    storage = dist.new_group(backend="gloo", timeout=timedelta(seconds=STORAGE_SECONDS))
+    assert isinstance(storage, dist.ProcessGroup)
+    return Mesh(launch, degrees, own, axes, storage, one_host=len(set(hosts)) == 1)
 
 
 def _prefer_loopback(master_address: str) -> None:

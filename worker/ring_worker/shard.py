@@ -51,4 +51,4 @@ class Sharder:
         return Shard(tokens[None], labels, self._on_device(positions), documents)
 
     def _on_device(self, numbers: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
-        return torch.from_numpy(numbers).to(self.device, non_blocking=True)
+        return torch.from_numpy(numbers).to(self.device)

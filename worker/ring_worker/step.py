@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,13 +42,17 @@ class StepResult:
     wishes: Wishes
 
 
-def train_step(parts: Parts, progress: Progress, wishes: Wishes) -> StepResult:
-    """Make the step after `progress.step`. Raises DivergedError before any weight is touched by what is no number."""
+def train_step(parts: Parts, progress: Progress, wishes: Callable[[], Wishes]) -> StepResult:
+    """Make the step after `progress.step`; `wishes` is asked once the gradients are there.
+
+    Raises DivergedError before any weight is touched by what is no number.
+    """
     started = time.monotonic()
     training = parts.config.training
     parts.gradients.zero_()
     own = sum((_backward(parts, index) for index in _own_sequences(parts, progress)), _zeros(parts, 2))
-    totals = torch.cat([own, torch.tensor([wishes.stop, wishes.save], dtype=torch.float64, device=own.device)])
+    wish = wishes()
+    totals = torch.cat([own, torch.tensor([wish.stop, wish.save], dtype=torch.float64, device=own.device)])
     dist.all_reduce(totals, group=parts.mesh.world)
     dist.all_reduce(parts.gradients, group=parts.mesh.world)
     nats, count, stop, save = totals.tolist()

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -41,23 +41,19 @@ from ring_worker.step import StepResult, Wishes, train_step
 from ring_worker.telemetry.emitter import Emitter
 from ring_worker.telemetry.figures import PACKED, pack, ring_figures, unpack
 from ring_worker.telemetry.journal import Journal
-from ring_worker.telemetry.record import PassTimes, StepRecord
+from ring_worker.telemetry.record import AliveRecord, PassTimes, StepRecord
 
 
 def main() -> int:
     """The exit code tells the agent what became of the rank; the message on stderr is for people."""
     stop = _StopOnTerm()
     try:
-        config = RunConfig.from_json(Path(os.environ[ENV_CONFIG]).read_text())
-        torch.set_num_threads(config.threads)
-        mesh = open_mesh(Launch.from_environment(os.environ), config.degrees, config.device)
-        stopped = Run(build(config, mesh), stop, Emitter(os.environ.get(ENV_TELEMETRY))).go()
-        return ExitCode.TERMINATED if stopped else ExitCode.DONE
+        return _run(_config(), stop)
     except (ConfigError, DivergedError, DataError, CheckpointError) as error:
         return _fail(error.exit_code, str(error))
     except ContractError as error:
         return _fail(ExitCode.INVALID_CONFIG, str(error))
-    except (TransportError, dist.DistError) as error:
+    except (TransportError, dist.DistError, OSError) as error:
         return _fail(ExitCode.INFRASTRUCTURE, str(error))
     except torch.OutOfMemoryError as error:
         return _fail(ExitCode.NO_RESTART, f"{error}\nLower context.length, or spread it over more ranks.")
@@ -71,6 +67,24 @@ def main() -> int:
         return ExitCode.APPLICATION
 
 
+def _config() -> RunConfig:
+    """Raises ConfigError or ContractError."""
+    path = os.environ.get(ENV_CONFIG, "")
+    try:
+        return RunConfig.from_json(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(f"{ENV_CONFIG}={path!r}: {error.strerror}. Ranks are started by the agent.") from None
+
+
+def _run(config: RunConfig, stop: _StopOnTerm) -> ExitCode:
+    torch.set_num_threads(config.threads)
+    mesh = open_mesh(Launch.from_environment(os.environ), config.degrees, config.device)
+    run = Run(build(config, mesh), stop, Emitter(os.environ.get(ENV_TELEMETRY)))
+    run.resume()
+    stop.wait_for_the_step()
+    return ExitCode.TERMINATED if run.go() else ExitCode.DONE
+
+
 def _fail(code: ExitCode, message: str) -> int:
     print(message, file=sys.stderr, flush=True)
     return code
@@ -82,10 +96,13 @@ def _lost_a_peer(error: RuntimeError) -> bool:
 
 
 class _StopOnTerm:
-    """SIGTERM asks for a checkpoint and an end; the loop looks between steps."""
+    """SIGTERM ends a rank at once while there is nothing to save; then it asks for a checkpoint after the step."""
 
     def __init__(self) -> None:
         self.asked = False
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.TERMINATED))
+
+    def wait_for_the_step(self) -> None:
         signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -99,36 +116,42 @@ class Run:
     parts: Parts
     stop: _StopOnTerm
     emitter: Emitter
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = field(init=False)
     _saved_at: float = field(default_factory=time.monotonic)
     _unlogged: tuple[PassTimes, PassTimes] = (PassTimes(), PassTimes())  # forward, backward since the last line
-    _logged: Progress = field(default_factory=Progress)
+    _logged: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = self._logged = Progress(text=self.parts.text)
 
     def go(self) -> bool:
         """Train what is left. Whether it was stopped before the end."""
-        self.resume()
         while self.progress.step < self.parts.config.training.steps:
             result = self.step()
-            held_out = self.evaluate()
-            self.log(result, held_out)
-            if self._due_to_save(result):
+            stopping = result.wishes.stop and self.progress.step < self.parts.config.training.steps
+            held_out = None if stopping else self.evaluate()
+            saving = self._due_to_save(result)
+            self.log(result, held_out, always=saving)
+            if saving:
                 self.save()
-            if result.wishes.stop and self.progress.step < self.parts.config.training.steps:
+            if stopping:
                 return True
-        write_results(self.parts, self.journal, self.progress)
+        if self.parts.mesh.leads:
+            write_results(self.parts, self.journal, self.alive)
         return False
 
     @property
     def journal(self) -> Journal:
         return Journal(Path(self.parts.config.output) / "metrics.jsonl")
 
+    def alive(self) -> None:
+        self.emitter.send(AliveRecord(self.parts.mesh.launch.rank))
+
     def resume(self) -> None:
         """Load the checkpoint to go on from, and cut the journal back to it."""
         found = self._checkpoint_to_resume()
         if found is not None:
-            state = training_state(self.parts.model, self.parts.optimizer, self.progress)
-            self.parts.checkpoints.load(found, state)
-            self.progress = progress_of(state)
+            self._load(found)
         self._logged = self.progress
         if self.parts.mesh.leads:
             Path(self.parts.config.output).mkdir(parents=True, exist_ok=True)
@@ -136,19 +159,40 @@ class Run:
             print(f"step {self.progress.step} of {self.parts.config.training.steps}: training starts", flush=True)
 
     def _checkpoint_to_resume(self) -> int | Path | None:
-        """`checkpoint.resume` speaks of the job's first start; later ones go on from the job's own checkpoints."""
-        resume = self.parts.config.checkpoint.resume
-        first_start = self.parts.mesh.launch.epoch == 1
-        latest = self.parts.checkpoints.latest() if resume == "latest" or not first_start else None
-        if latest is None and resume not in ("latest", "none"):
-            return Path(resume)
-        return latest
+        """What `checkpoint.resume` says holds until this job has a checkpoint of its own."""
+        resume, checkpoints = self.parts.config.checkpoint.resume, self.parts.checkpoints
+        if resume == "latest":
+            return checkpoints.latest()
+        own = checkpoints.latest(own=True)
+        if own is not None:
+            return own
+        return None if resume == "none" else Path(resume)
+
+    def _load(self, found: int | Path) -> None:
+        state = training_state(self.parts.model, self.parts.optimizer, self.progress)
+        self.parts.checkpoints.load(found, state)
+        self.progress = progress_of(state)
+        steps, text = self.parts.config.training.steps, self.parts.text
+        if isinstance(found, Path):
+            if self.progress.step >= steps:
+                raise ConfigError(
+                    f"checkpoint.resume: {found} is of step {self.progress.step}, but training.steps is {steps}. "
+                    f"Raise it to more than {self.progress.step}."
+                )
+        elif self.progress.text != text:
+            raise ConfigError(
+                f"data: the checkpoint of step {found} was trained on another text than the one that is there now. "
+                "Restore the text, or start a new run from that checkpoint with checkpoint.resume: its path."
+            )
+        self.progress = replace(self.progress, text=text)
 
     def step(self) -> StepResult:
-        wishes = Wishes(stop=self.stop.asked, save=self._minutes_are_over())
-        result = train_step(self.parts, self.progress, wishes)
+        result = train_step(
+            self.parts, self.progress, lambda: Wishes(stop=self.stop.asked, save=self._minutes_are_over())
+        )
         config = self.parts.config
-        self.progress = Progress(
+        self.progress = replace(
+            self.progress,
             step=self.progress.step + 1,
             sequences=self.progress.sequences + config.training.batch,
             tokens=self.progress.tokens + config.training.batch * config.context.length,
@@ -188,15 +232,15 @@ class Run:
         if not config.evaluation.held_out or not self.parts.dataset.held_out_sequences:
             return None
         if step == config.training.steps:
-            return held_out_bits_per_byte(self.parts)
+            return held_out_bits_per_byte(self.parts, self.alive)
         if config.evaluation.every_steps and step % config.evaluation.every_steps == 0:
-            return held_out_bits_per_byte(self.parts, config.evaluation.sequences)
+            return held_out_bits_per_byte(self.parts, self.alive, config.evaluation.sequences)
         return None
 
-    def log(self, result: StepResult, held_out: float | None) -> None:
-        """A line for each logged step; the last one, and evaluated ones, always."""
+    def log(self, result: StepResult, held_out: float | None, always: bool) -> None:
+        """A line for each logged step; `always` for one that is saved, so that no figure is lost by a resume."""
         training, step = self.parts.config.training, self.progress.step
-        if step % training.log_every_steps and step != training.steps and held_out is None and not result.wishes.stop:
+        if step % training.log_every_steps and held_out is None and not always:
             return
         rings = self._rings()
         seconds = self.progress.seconds - self._logged.seconds
@@ -234,6 +278,9 @@ class Run:
         return result.wishes.stop or result.wishes.save or at_the_end or (every > 0 and step % every == 0)
 
     def save(self) -> None:
+        seconds = torch.tensor(self.progress.seconds, dtype=torch.float64)
+        dist.broadcast(seconds, src=0, group=self.parts.mesh.storage)  # clocks differ; the checkpoint has one
+        self.progress = replace(self.progress, seconds=float(seconds))
         state = training_state(self.parts.model, self.parts.optimizer, self.progress)
         record = self.parts.checkpoints.save(self.progress.step, state)
         self._saved_at = time.monotonic()

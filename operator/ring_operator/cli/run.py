@@ -104,7 +104,8 @@ def _view_of(form: Format) -> View:
 def _run_in(folder: RunFolder, job: TrainingJob, start: Start, view: GuardedView) -> Outcome:
     gpus = visible_gpus(os.environ)
     plan = plan_job(job, find_machines(job.spec.workers.nodes, gpus))
-    local = local_job(job, plan, folder, Here(gpus, cache_folder(os.environ)))
+    meant = folder.resumed(job) if start.resume and folder.holds_run else job
+    local = local_job(meant, plan, folder, Here(gpus, cache_folder(os.environ)))
     start.take(folder, job)
     folder.write_request(job, document(plan))
     view.begin(plan, folder)

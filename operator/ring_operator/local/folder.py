@@ -164,14 +164,27 @@ class RunFolder:
         if job.spec.checkpoint.resume == "none":
             remedy = "Set it to latest, or leave it out."
             raise refuse("spec.checkpoint.resume", "none, but --resume goes on from a checkpoint", remedy)
+        if faults := changed_fields(self._request(), manifest_of(job)):
+            raise UserError(faults)
+
+    def resumed(self, job: TrainingJob) -> TrainingJob:
+        """`job` as `--resume` means it: a checkpoint.resume that has been obeyed already does not count again."""
+        before = self._request().get("spec", {}).get("checkpoint", {}).get("resume")
+        if before != job.spec.checkpoint.resume:
+            return job
+        checkpoint = job.spec.checkpoint.model_copy(update={"resume": "latest"})
+        return job.model_copy(update={"spec": job.spec.model_copy(update={"checkpoint": checkpoint})})
+
+    def _request(self) -> dict[str, Any]:
+        """The manifest that the run in here was started with."""
         try:
             before = yaml.safe_load((self / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
-            raise refuse(
-                "--resume", f"{self / MANIFEST} cannot be read: {error}", "Start over with --overwrite."
-            ) from None
-        if faults := changed_fields(before, manifest_of(job)):
-            raise UserError(faults)
+            remedy = "Start over with --overwrite."
+            raise refuse("--resume", f"{self / MANIFEST} cannot be read: {error}", remedy) from None
+        if not isinstance(before, dict):
+            raise refuse("--resume", f"{self / MANIFEST} holds no manifest", "Start over with --overwrite.")
+        return before
 
     def write_request(self, job: TrainingJob, plan: Any) -> None:
         """`plan`: as plain JSON values."""

@@ -165,7 +165,7 @@ class PodProcess:
 def free_port() -> int:
     """A free TCP port of the loopback, outside the range from which connections get theirs.
 
-    One from inside it, as port 0 would give, can be taken by any connection before the process that is told of it listens.
+    One from inside it, as port 0 would give, any connection may take before the process that is told of it listens.
     """
     for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe, contextlib.suppress(OSError):

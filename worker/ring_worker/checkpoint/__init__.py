@@ -7,7 +7,7 @@ stands here.
 
 from ring_worker.checkpoint.errors import CheckpointError, DamagedCheckpointError, MismatchedCheckpointError
 from ring_worker.checkpoint.state import Progress, progress_of, training_state
-from ring_worker.checkpoint.store import Checkpoints
+from ring_worker.checkpoint.store import Checkpoints, Writer
 
 __all__ = [
     "CheckpointError",
@@ -15,6 +15,7 @@ __all__ = [
     "DamagedCheckpointError",
     "MismatchedCheckpointError",
     "Progress",
+    "Writer",
     "progress_of",
     "training_state",
 ]

@@ -51,13 +51,17 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Content of `COMPLETE`. `serial` counts the checkpoints ever written here; `degrees` is None where unknown."""
+    """Content of `COMPLETE`. `serial` counts the checkpoints ever written here; `degrees` is None where unknown.
+
+    `job_uid`: of the job that wrote it; empty where unknown.
+    """
 
     step: int
     serial: int
     world_size: int
     degrees: Degrees | None
     files: tuple[Stored, ...]
+    job_uid: str = ""
     version: int = VERSION
 
     @property

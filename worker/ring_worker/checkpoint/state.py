@@ -27,13 +27,15 @@ from torch.optim import Optimizer
 class Progress:
     """How far a run has come. `sequences` consumed over all data ranks: the data position, whatever the data degree.
 
-    `step`: last finished one. `tokens`: trained. `seconds`: of training, restarts and evaluation left out.
+    `step`: last finished one. `tokens`: trained. `seconds`: of training, restarts and evaluation left out. `text` tells
+    the text that `sequences` counts in from any other; 0 where unknown.
     """
 
     step: int = 0
     sequences: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    text: int = 0
 
 
 def training_state(model: nn.Module, optimizer: Optimizer, progress: Progress) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,24 @@ from ring_worker.contract import Degrees
 from ring_worker.telemetry.record import CheckpointRecord
 
 
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes checkpoints, for their readers."""
+
+    job_uid: str = ""
+    degrees: Degrees | None = None
+
+
 class Checkpoints:
     """The checkpoints in `path`, of which the newest `keep` (at least 1) stay.
 
-    `group`: all ranks of the job; None: this process alone. `degrees` are noted in each checkpoint, for its reader.
+    `group`: all ranks of the job; None: this process alone. `writer` is noted in each checkpoint.
     """
 
-    def __init__(self, path: Path, keep: int, group: dist.ProcessGroup | None, degrees: Degrees | None = None) -> None:
+    def __init__(self, path: Path, keep: int, group: dist.ProcessGroup | None, writer: Writer = Writer()) -> None:
         if keep < 1:
             raise ValueError(f"keep: {keep}, but at least 1 checkpoint must stay")
-        self._path, self._keep, self._group, self._degrees = path, keep, group, degrees
+        self._path, self._keep, self._group, self._writer = path, keep, group, writer
         self._ranks = Ranks(group)
 
     def save(self, step: int, state: dict[str, Any]) -> CheckpointRecord:
@@ -67,12 +76,12 @@ class Checkpoints:
         tensors.read(flat, place, self._group)
         tensors.fill_numbers(state, flat)
 
-    def latest(self) -> int | None:
-        """Step of the complete checkpoint written last; None if there is none.
+    def latest(self, own: bool = False) -> int | None:
+        """Step of the complete checkpoint written last, or of the last that this job wrote; None if there is none.
 
         Raises DamagedCheckpointError if a marker is unreadable: an older one is never taken instead without a word.
         """
-        return self._ranks.first(lambda: _newest_step(self._path))
+        return self._ranks.first(lambda: _newest_step(self._path, self._writer.job_uid if own else None))
 
     def steps(self) -> list[int]:
         """Steps of all complete checkpoints, ascending."""
@@ -89,7 +98,7 @@ class Checkpoints:
     def _complete(self, draft: Path, step: int, files: tuple[Stored, ...]) -> Marker:
         """On rank 0 alone."""
         serial = 1 + max((c.marker.serial for c in folder.complete(self._path) if c.marker), default=0)
-        marker = Marker(step, serial, self._ranks.size, self._degrees, files)
+        marker = Marker(step, serial, self._ranks.size, self._writer.degrees, files, self._writer.job_uid)
         folder.publish(draft, marker)
         folder.prune(self._path, self._keep)
         return marker
@@ -112,8 +121,9 @@ class Checkpoints:
         return found[-1]
 
 
-def _newest_step(path: Path) -> int | None:
-    found = folder.complete(path)
+def _newest_step(path: Path, job_uid: str | None) -> int | None:
+    """Of the job `job_uid`, or of any. Only the latter meets unreadable ones, whose writer nobody knows."""
+    found = [c for c in folder.complete(path) if job_uid is None or (c.marker and c.marker.job_uid == job_uid)]
     if not found:
         return None
     if (marker := found[-1].marker) is None:

@@ -60,7 +60,7 @@ class Dataset:
         info = read_info(folder)
         if data.on_error == "stop" and info.skipped:
             raise stop_for(read_faults(folder), complete=True)
-        _check_length(info, length, data.held_out_fraction)
+        _check_length(info, length)
         return cls(folder, info, length)
 
     def training(self, index: int) -> Window:
@@ -100,20 +100,11 @@ def _or_nan(figure: float | None) -> float:
     return math.nan if figure is None else figure
 
 
-def _check_length(info: DatasetInfo, length: int, fraction: float) -> None:
-    for name, split in (("training", info.training), ("held-out", info.heldout)):
-        if split.documents and split.tokens < length:
-            raise DataConfigError(
-                f"spec.context.length: {length} tokens, but the {name} text has only {split.tokens} "
-                f"({split.documents} of {info.training.documents + info.heldout.documents} documents). "
-                f"Lower it to at most {split.tokens}, {_more(info, name, length, fraction)}."
-            )
-
-
-def _more(info: DatasetInfo, name: str, length: int, fraction: float) -> str:
-    """What else helps. Documents are held out whole, so a fraction gives its share of the text only about."""
-    total = info.training.tokens + info.heldout.tokens
-    if name == "training" or length > total / 4:
-        return "or give more text"
-    enough = max(1.5 * length / total, 2 * fraction)
-    return f"raise spec.data.heldOut.fraction to about {math.ceil(1000 * enough) / 1000:g}, or give more text"
+def _check_length(info: DatasetInfo, length: int) -> None:
+    if info.training.tokens < length:
+        documents = info.training.documents + info.heldout.documents
+        raise DataConfigError(
+            f"spec.context.length: {length} tokens, but the training text has only {info.training.tokens} "
+            f"({info.training.documents} of {documents} documents). "
+            f"Lower it to at most {info.training.tokens}, or give more text."
+        )

@@ -86,9 +86,9 @@ class DatasetInfo:
 
 
 def config_key(data: Data) -> str:
-    """What the prepared tokens depend on, as far as the configuration says it."""
+    """What the prepared tokens depend on, as far as the configuration says it. A relative path is this folder's."""
     wanted = {
-        "source": asdict(data.source),
+        "source": {**asdict(data.source), "path": str(Path(data.source.path).absolute())},
         "tokenizer": data.tokenizer,
         "held_out_fraction": data.held_out_fraction,
         "seed": data.seed,

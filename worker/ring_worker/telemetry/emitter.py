@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 
-from ring_worker.telemetry.record import CheckpointRecord, StepRecord
+from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, StepRecord
 
 
 class Emitter:
@@ -21,7 +21,7 @@ class Emitter:
         if self._socket:
             self._socket.setblocking(False)
 
-    def send(self, record: StepRecord | CheckpointRecord) -> None:
+    def send(self, record: StepRecord | CheckpointRecord | AliveRecord) -> None:
         """One datagram; never blocks, never raises. A record with NaN, which JSON cannot say, is dropped too."""
         if self._socket is None or self._path is None:
             return

@@ -28,7 +28,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ring_worker.contract import ContractError, Degrees, Member
-from ring_worker.telemetry.record import CheckpointRecord, PassTimes, StepRecord
+from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, PassTimes, StepRecord
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STEP_BUCKETS_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -117,7 +117,7 @@ class Exporter(Collector):
                 ring.newest = None
 
     def feed(self, datagram: bytes) -> None:
-        """Take in one StepRecord or CheckpointRecord as JSON. Never raises: a bad one is counted."""
+        """Take in one record as JSON. Never raises: a bad one is counted."""
         try:
             record = _read(datagram)
         except _UNREADABLE:
@@ -125,6 +125,9 @@ class Exporter(Collector):
         with self._lock:
             if isinstance(record, CheckpointRecord):
                 self._checkpoint = (record, time.monotonic())
+                self._last_progress = time.monotonic()
+            elif isinstance(record, AliveRecord):
+                self._last_progress = time.monotonic()
             elif record is not None and self._epoch is not None and self._epoch.knows(record):
                 self._rings.setdefault(record.ring, _Ring()).add(record)
                 self._last_progress = time.monotonic()
@@ -139,7 +142,7 @@ class Exporter(Collector):
 
     @property
     def last_progress(self) -> float | None:
-        """`time.monotonic()` of the newest step's arrival in this epoch; None: none."""
+        """`time.monotonic()` of the last record in this epoch that told of work; None: none."""
         with self._lock:
             return self._last_progress
 
@@ -178,13 +181,15 @@ class Exporter(Collector):
 _Sample = tuple[tuple[str, ...], float]
 
 
-def _read(datagram: bytes) -> StepRecord | CheckpointRecord:
+def _read(datagram: bytes) -> StepRecord | CheckpointRecord | AliveRecord:
     """Raises ContractError, or another of `_UNREADABLE`, for whatever is no record with sound numbers."""
     text = datagram.decode()
     if '"checkpoint_step"' in text:
         checkpoint = CheckpointRecord.from_json(text)
         _require_sound(checkpoint.checkpoint_step, checkpoint.seconds, checkpoint.bytes)
         return checkpoint
+    if '"alive_rank"' in text:
+        return AliveRecord.from_json(text)
     step = StepRecord.from_json(text)
     times = [getattr(passes, name) for passes in (step.forward, step.backward) for name in PassTimes.__slots__]
     _require_sound(step.step, step.tokens, step.seconds, *times)

@@ -57,6 +57,21 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AliveRecord:
+    """A rank is at work on something that is no step: an evaluation, the sample, a load."""
+
+    alive_rank: int
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        return dump(self, indent=None)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return load(cls, text, "AliveRecord")
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointRecord:
     """A checkpoint that this rank 0 completed: `seconds` that training stood still for it, `bytes` on disk."""
 
