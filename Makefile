@@ -22,7 +22,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 quickstart: $(READY)  ## Train a small model on the source of Python's standard library: the main job, about five minutes
-	$(BIN)/ringctl run manifests/samples/quickstart.yaml --output $(OUTPUT) --overwrite
+	@if [ -d $(OUTPUT)/checkpoints ] && [ ! -e $(OUTPUT)/report.json ]; then how=--resume; else how=--overwrite; fi; \
+	set -x; $(BIN)/ringctl run manifests/samples/quickstart.yaml --output $(OUTPUT) $$how
 
 test: check slow  ## All tests
 

@@ -106,6 +106,7 @@ def _single_side(options: argparse.Namespace, port: int) -> list[dict[str, Any]]
         def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
+        dist.barrier()  # the ranks have calibrated
         singles, ring_times = [], []
         for _ in range(options.repeats + 1):
             singles.append(_once(q, k, v, do, attend))
@@ -139,6 +140,7 @@ def _rank(options: argparse.Namespace) -> None:
         def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ring: Ring = ring) -> torch.Tensor:
             return ring_attention(q, k, v, ring, CAUSAL)
 
+        dist.barrier()
         for repeat in range(options.repeats + 1):
             dist.barrier()
             _slowest(torch.tensor(_once(q, k, v, do, attend)))
