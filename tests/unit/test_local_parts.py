@@ -167,6 +167,8 @@ def used_folder(path: Path) -> RunFolder:
     (folder / "checkpoints" / "step-00000006.1").mkdir()
     (folder / "checkpoints" / "step-00000006.1" / "COMPLETE").touch()
     (folder / "checkpoints" / ".draft-step-00000007").mkdir()
+    (folder / "checkpoints" / "step-best").mkdir()
+    (folder / "checkpoints" / "step-best" / "COMPLETE").touch()
     folder.close()
     return folder
 

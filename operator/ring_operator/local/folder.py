@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ MANIFEST, PLAN, RANKS = "manifest.yaml", "plan.json", "ranks.json"
 METRICS, REPORT, PICTURE = "metrics.jsonl", "report.json", "loss.png"
 CHECKPOINTS, LOGS, PODS = "checkpoints", "logs", "pods"
 _LOCK = ".lock"
-_COMPLETE = "COMPLETE"  # in a checkpoint's folder, `step-<number>`, when all of it is there
+_COMPLETE = "COMPLETE"  # in a checkpoint's folder when all of it is there
+_STEP = re.compile(r"step-([0-9]+)(\.[0-9]+)?")  # the worker's names; a person may keep others beside them
 _RECORDS = frozenset({MANIFEST, PLAN, RANKS, METRICS, REPORT, PICTURE, CHECKPOINTS, LOGS, PODS})
 
 # What may differ from the manifest of the run that is gone on with; the weights and the data do not depend on it.
@@ -126,10 +128,8 @@ class RunFolder:
 
     def last_checkpoint(self) -> int | None:
         """Step of the newest complete checkpoint."""
-        steps = [
-            int(p.parent.name.split("-")[1].split(".")[0]) for p in (self / CHECKPOINTS).glob(f"step-*/{_COMPLETE}")
-        ]
-        return max(steps, default=None)
+        found = [_STEP.fullmatch(path.parent.name) for path in (self / CHECKPOINTS).glob(f"step-*/{_COMPLETE}")]
+        return max((int(match[1]) for match in found if match), default=None)
 
     def past(self) -> Past:
         """Epochs are counted on over all starts of a run."""
