@@ -39,6 +39,7 @@ class Failure:
     error: str = ""
     stalled_seconds: float = 0.0
     silent_seconds: float = 0.0
+    behind_seconds: float = 0.0
 
     @property
     def kind(self) -> FailureClass:
@@ -63,6 +64,8 @@ class Failure:
             return f"{self.who} made no progress for {self.stalled_seconds:.0f} s"
         if self.silent_seconds:
             return f"the agent of {self.who} did not answer for {self.silent_seconds:.0f} s"
+        if self.behind_seconds:
+            return f"the agent of {self.who} answers, but took up no rank table for {self.behind_seconds:.0f} s"
         if self.exit_code is None:
             return f"{self.who} vanished"
         if self.exit_code < 0:
@@ -85,7 +88,8 @@ class PodState(enum.StrEnum):
 class PodLook:
     """One pod as somebody saw it. `ended`: its process is gone, with `exit_code` if that is known.
 
-    `silent_seconds`: since its agent answered last, or since it was started. `error`: the last lines of an ended pod.
+    `silent_seconds`: since its agent answered last, or since it was started. `table_seconds`: for how long it could
+    have read the newest rank table. `error`: the last lines of an ended pod.
     """
 
     name: str
@@ -94,12 +98,16 @@ class PodLook:
     exit_code: int | None = None
     status: AgentStatus | None = None
     silent_seconds: float = 0.0
+    table_seconds: float = 0.0
     error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PodSeen:
-    """`failure` only where it happened in the published epoch (or before the first). `step` -1: none yet."""
+    """`failure` only where it happened in the published epoch (or before the first). `step` -1: none yet.
+
+    `behind_seconds`: for how long there has been a newer rank table than the one it knows.
+    """
 
     name: str
     state: PodState
@@ -107,6 +115,7 @@ class PodSeen:
     step: int = -1
     progress_age_seconds: float = 0.0
     silent_seconds: float = 0.0
+    behind_seconds: float = 0.0
     failure: Failure | None = None
 
 
@@ -186,10 +195,12 @@ class Observed:
         return min(failures, key=lambda failure: failure.weight, default=None)
 
     def stall(self, limit_seconds: float) -> Failure | None:
-        """An agent that does not answer; or a whole job without a step, since ranks wait for each other."""
+        """An agent that is mute, or deaf to the table; or a whole job without a step: ranks wait for each other."""
         for pod in self.pods:
             if pod.silent_seconds > limit_seconds:
                 return Failure(pod.name, silent_seconds=pod.silent_seconds)
+            if pod.behind_seconds > limit_seconds:
+                return Failure(pod.name, behind_seconds=pod.behind_seconds)
         running = [pod for pod in self.pods if pod.state is PodState.RUNNING and pod.epoch == self.table.epoch]
         done = sum(pod.state is PodState.SUCCEEDED for pod in self.pods)
         last = min(running, key=lambda pod: pod.progress_age_seconds, default=None)
@@ -221,6 +232,7 @@ def _pod(look: PodLook, table: Table) -> PodSeen:
         step=status.step,
         progress_age_seconds=status.progress_age_seconds,
         silent_seconds=look.silent_seconds,
+        behind_seconds=look.table_seconds if table.published and status.epoch < table.epoch else 0.0,
         failure=_rank_failure(look.name, status) if status.epoch == table.epoch else None,
     )
 

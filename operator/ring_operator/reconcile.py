@@ -85,8 +85,9 @@ def recover(recovery: Recovery, seen: Observed, failure: Failure) -> Decision:
 
 
 def _to_replace(seen: Observed, failure: Failure) -> tuple[str, ...]:
-    """Pods without an agent, and one whose agent does not answer."""
-    return (*seen.without_agent, failure.pod) if failure.silent_seconds else seen.without_agent
+    """Pods without an agent, and one whose agent does not answer, or not to the rank table."""
+    useless = failure.silent_seconds or failure.behind_seconds
+    return (*seen.without_agent, failure.pod) if useless else seen.without_agent
 
 
 def _budget(recovery: Recovery, history: History, kind: FailureClass) -> tuple[int, int]:

@@ -32,6 +32,10 @@ def broken(pod: str, exit_code: int, epoch: int = 1) -> PodLook:
     return look(pod, AgentState.BROKEN, epoch, failed_rank=3, exit_code=exit_code, error="what it said last")
 
 
+def deaf(pod: str, state: AgentState, epoch: int, table_seconds: float) -> PodLook:
+    return dataclasses.replace(look(pod, state, epoch), table_seconds=table_seconds)
+
+
 WAITING = [look("a", AgentState.WAITING, 0), look("b", AgentState.WAITING, 0)]
 RUNNING_B = look("b", AgentState.RUNNING)
 DONE = PodLook("b", ended=True, exit_code=0)
@@ -66,6 +70,11 @@ def decision(looks: list[PodLook], table: Table = FIRST, history: History | None
         ([HANGING[0], RUNNING_B], FIRST, Action.KEEP, Reason.RUNNING, 1),
         ([HANGING[0], DONE], FIRST, Action.RESTART, Reason.BROKEN, 2),
         ([HANGING[0], look("b", AgentState.WAITING, 0)], FIRST, Action.KEEP, Reason.RUNNING, 1),
+        ([HANGING[0], deaf("b", AgentState.WAITING, 0, 59)], FIRST, Action.KEEP, Reason.RUNNING, 1),
+        ([HANGING[0], deaf("b", AgentState.WAITING, 0, 61)], FIRST, Action.RESTART, Reason.BROKEN, 2),
+        ([HANGING[0], deaf("b", AgentState.RUNNING, 1, 61)], Table(2, True), Action.RESTART, Reason.BROKEN, 3),
+        ([look("a", AgentState.RUNNING), deaf("b", AgentState.RUNNING, 1, 61)], FIRST, Action.KEEP, Reason.RUNNING, 1),
+        ([WAITING[0], deaf("b", AgentState.WAITING, 0, 61)], NONE, Action.PUBLISH, Reason.READY, 1),
     ],
 )
 def test_the_first_rule_that_fits(
@@ -82,9 +91,10 @@ def test_the_first_rule_that_fits(
         ([look("a", AgentState.RUNNING), KILLED_B], ("b",)),
         ([broken("a", 70), DONE], ("b",)),
         ([look("a", AgentState.RUNNING), dataclasses.replace(RUNNING_B, silent_seconds=61)], ("b",)),
+        ([look("a", AgentState.RUNNING), deaf("b", AgentState.WAITING, 0, 61)], ("b",)),
         (HANGING, ()),
     ],
-    ids=["a rank", "the pod", "done too early", "a mute agent", "a hang"],
+    ids=["a rank", "the pod", "done too early", "a mute agent", "a deaf agent", "a hang"],
 )
 def test_only_pods_without_an_agent_are_replaced(looks: list[PodLook], replaced: tuple[str, ...]) -> None:
     made = decision(looks)
