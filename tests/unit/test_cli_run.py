@@ -92,6 +92,25 @@ def test_a_failure_is_told_plainly_and_by_the_exit_code(
     assert re.search(r"r/logs/tiny-[01]\.prepare\.log", out)
 
 
+def test_a_start_that_fails_does_not_cost_the_run_that_it_was_to_replace(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    run = ["run", str(manifest), "--output", "r"]
+    assert ringctl(monkeypatch, *run, "-o", "json") == 0
+    before = (manifest.parent / "r" / "report.json").read_text()
+    (manifest.parent / "orders").mkdir()
+    (manifest.parent / "orders" / "prepare").write_text("0 exit 64 no such text")
+    assert ringctl(monkeypatch, *run, "--overwrite") == 64
+    out = capsys.readouterr().out
+    assert "the run that was in the folder is kept" in out
+    log = re.search(r"The whole log: (.*)", out)
+    assert log is not None
+    assert "no such text" in Path(log[1]).read_text()
+    assert (manifest.parent / "r" / "report.json").read_text() == before
+    assert ringctl(monkeypatch, *run, "--overwrite", "-o", "json") == 0
+    assert not list((manifest.parent / "r").glob(".before*"))
+
+
 def test_a_reader_that_goes_away_costs_no_step(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def echo(text: str) -> None:
         if json.loads(text).get("step") == 7:
@@ -113,6 +132,7 @@ def test_a_reader_that_goes_away_costs_no_step(manifest: Path, monkeypatch: pyte
         (["--output", "empty", "--resume"], "holds no run"),
         (["--output", "foreign", "--overwrite"], "is not a run's folder: it holds thesis.tex"),
         (["--output", "job.yaml"], "File exists"),
+        (["--output", ".", "--overwrite"], "is where"),
         (["--set", "workers.gpusPerNode=64", "--set", "workers.processesPerNode=auto"], "spec.workers.gpusPerNode"),
     ],
 )
@@ -122,6 +142,7 @@ def test_what_cannot_start_is_refused_with_exit_1_and_changes_nothing(
     full = RunFolder(manifest.parent / "full")
     full.open()
     full.write_request(load_manifest(MANIFEST)[0], {})
+    (full / "ranks.json").touch()
     full.close()
     (manifest.parent / "foreign").mkdir()
     (manifest.parent / "foreign" / "thesis.tex").touch()

@@ -194,6 +194,57 @@ def test_only_a_run_is_ever_deleted(tmp_path: Path) -> None:
     folder.refuse_use()
 
 
+def visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.name not in (".lock", "failed-start"))
+
+
+def test_a_run_that_made_room_comes_back_unless_the_new_one_begins(tmp_path: Path) -> None:
+    folder = used_folder(tmp_path / "run")
+    before = visible(folder.path)
+    for begins in (False, True):
+        folder.open()
+        folder.set_aside()
+        assert folder.entries() == set()
+        folder.write_request(tiny_job(9), {"plan": 2})
+        if begins:
+            (folder / "ranks.json").touch()
+        folder.close()
+        folder.open()
+        assert (visible(folder.path) == before) != begins
+        folder.close()
+    assert folder.last_checkpoint() is None
+    assert {path.name for path in folder.path.iterdir() if path.name.startswith(".")} <= {".lock"}
+
+
+def test_a_kill_while_a_run_makes_room_loses_nothing(tmp_path: Path) -> None:
+    folder = used_folder(tmp_path / "run")
+    before = folder.entries()
+    (folder / ".before.moving").mkdir()
+    (folder / "metrics.jsonl").rename(folder / ".before.moving" / "metrics.jsonl")
+    folder.open()
+    assert folder.entries() == before
+    folder.close()
+
+
+def test_a_start_that_failed_before_its_first_epoch_leaves_the_folder_free(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.open()
+    folder.write_request(tiny_job(5), {"plan": 1})
+    folder.check_resume(load_manifest(MANIFEST, overrides=["context.length=8192"])[0])
+    folder.refuse_use()
+    assert folder.entries() == set()
+    folder.close()
+
+
+def test_a_manifest_alone_is_a_persons_own_and_no_run(tmp_path: Path) -> None:
+    (tmp_path / "manifest.yaml").write_text(MANIFEST)
+    folder = RunFolder(tmp_path)
+    for use in (folder.set_aside, folder.clear, folder.refuse_use):
+        with pytest.raises(UserError, match=r"manifest\.yaml"):
+            use()
+    assert (tmp_path / "manifest.yaml").read_text() == MANIFEST
+
+
 def test_names_of_a_run_alone_do_not_make_a_run(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     folder = RunFolder(tmp_path)

@@ -6,6 +6,7 @@ import copy
 import random
 from pathlib import Path
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +44,8 @@ _SNIPPETS = [
     "\x00",
     "\ufeff",
     "9" * 99,
+    "²",
+    "[٣]",
     "1e999",
 ]
 
@@ -68,7 +71,8 @@ def test_a_good_manifest_with_a_piece_cut_out_and_another_put_in(text, at, lengt
 
 _words = st.text(max_size=6) | st.sampled_from(["auto", "/x", "latest"])
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | _words
-_keys = st.sampled_from(_NAMES) | st.text(max_size=4)
+_DIGITS = ["[²]", "².a", "[٣]", "[" + "9" * 5000 + "]"]  # digits to Python, and numbers to nobody
+_keys = st.sampled_from([*_NAMES, *_DIGITS]) | st.text(max_size=4)
 _anything = st.recursive(
     _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=3), max_leaves=6
 )
@@ -101,9 +105,15 @@ def test_the_good_ones_are_good():
     assert all(validates(text) for text in SAMPLES)
 
 
-_PIECES = st.sampled_from([*_NAMES, ".", "[", "]", "[0]", "[9]", "[-1]", "=", "", "spec", "metadata", "é"]) | st.text(
-    max_size=3
-)
+_SIGNS = [".", "[", "]", "[0]", "[9]", "[-1]", "=", "", "spec", "metadata", "é"]
+_PIECES = st.sampled_from([*_NAMES, *_SIGNS, *_DIGITS]) | st.text(max_size=3)
+
+
+@pytest.mark.parametrize("key", _DIGITS)
+def test_a_key_of_strange_digits_is_only_an_unknown_field(key):
+    for section in ({}, {"spec": {key: 1}}):
+        assert not validates(yaml.safe_dump({**yaml.safe_load(SHORTEST), key: 1, **section}, allow_unicode=True))
+    assert check_manifest(SHORTEST, "f", [f"data.source.include{key}=x", f"data{key}=x"]).faults
 
 
 @given(st.lists(_PIECES, max_size=6).map("".join), st.sampled_from(["1", "[", "{a: 1}", "", "auto"]))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ring_operator.cli.common import Format, SetOption, load_jobs, screen, source_name
+from ring_operator.cli.common import STANDARD_INPUT, Format, SetOption, load_jobs, screen, source_name
 from ring_operator.cli.view import View
 from ring_operator.cli.view.guard import GuardedView
 from ring_operator.cli.view.json_lines import JsonView
@@ -19,7 +19,7 @@ from ring_operator.cli.view.live import LiveView
 from ring_operator.cli.view.plain import PlainView
 from ring_operator.errors import refuse
 from ring_operator.local.events import Outcome
-from ring_operator.local.folder import RunFolder
+from ring_operator.local.folder import FAILED, RunFolder
 from ring_operator.local.job import Here, cache_folder, local_job
 from ring_operator.local.machine import find_machines, visible_gpus
 from ring_operator.local.supervise import LocalJob, Supervisor
@@ -38,13 +38,18 @@ class Start:
 
     resume: bool
     overwrite: bool
+    file: str
 
     def take(self, folder: RunFolder, job: TrainingJob) -> None:
         """Leave the folder ready for `job`, or raise UserError with nothing changed in it."""
         if self.resume:
             folder.check_resume(job)
-        elif self.overwrite:
-            folder.clear()
+            return
+        if self.file != STANDARD_INPUT and Path(self.file).resolve().parent == folder.path.resolve():
+            remedy = "Name another folder, or go on with the run that is there: --resume."
+            raise refuse("--output", f"{folder.path} is where {self.file} lies", remedy)
+        if self.overwrite:
+            folder.set_aside()
         else:
             folder.refuse_use()
 
@@ -72,7 +77,7 @@ def run(
     folder = RunFolder(output or _RUNS / job.name)
     folder.open()
     try:
-        outcome = _run_in(folder, job, Start(resume, overwrite), GuardedView(_view_of(form)))
+        outcome = _run_in(folder, job, Start(resume, overwrite, file), GuardedView(_view_of(form)))
     finally:
         folder.close()
     raise typer.Exit(int(outcome.exit_code))
@@ -113,8 +118,17 @@ def _run_in(folder: RunFolder, job: TrainingJob, start: Start, view: GuardedView
         outcome = _supervise(local, folder, view)
     finally:
         view.end()
+    if folder.settle():
+        outcome = _with_the_old_run_kept(outcome)
     view.finish(outcome, folder)
     return outcome
+
+
+def _with_the_old_run_kept(outcome: Outcome) -> Outcome:
+    """A start that overwrites and fails before its first epoch leaves the folder as it was, but for its logs."""
+    log = Path(outcome.log)
+    log_now = str(log.parent / FAILED / log.name) if outcome.log else ""
+    return replace(outcome, message=f"{outcome.message}; the run that was in the folder is kept", log=log_now)
 
 
 def _supervise(local: LocalJob, folder: RunFolder, view: GuardedView) -> Outcome:

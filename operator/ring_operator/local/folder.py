@@ -4,8 +4,10 @@
     metrics.jsonl  report.json  loss.png     by rank 0 of the worker
     checkpoints/  logs/  pods/               pods/: the pods' volumes
 
-A folder is taken for a run's only when everything in it is in this list: `--overwrite` deletes nothing else. A lock
-keeps two `ringctl` off the same folder; the kernel gives it back however the first one ends.
+A folder is taken for a run's only when it has both a manifest and a plan, and everything in it is in this list:
+`--overwrite` deletes nothing else. A run that makes room is set aside first, in a hidden folder, and deleted when the
+new one's first epoch begins; a start that comes to nothing before that puts it back (`settle`). A lock keeps two
+`ringctl` off the same folder; the kernel gives it back however the first one ends.
 """
 
 from __future__ import annotations
@@ -31,8 +33,11 @@ MANIFEST, PLAN, RANKS = "manifest.yaml", "plan.json", "ranks.json"
 METRICS, REPORT, PICTURE = "metrics.jsonl", "report.json", "loss.png"
 CHECKPOINTS, LOGS, PODS = "checkpoints", "logs", "pods"
 _LOCK = ".lock"
+_ASIDE, _MOVING = ".before", ".before.moving"  # the run that made room: all of it, or on its way there or back
+FAILED = "failed-start"  # in the logs of a run that was put back: those of the start that failed
 _COMPLETE = "COMPLETE"  # in a checkpoint's folder when all of it is there
 _STEP = re.compile(r"step-([0-9]+)(\.[0-9]+)?")  # the worker's names; a person may keep others beside them
+_OWN = frozenset({_LOCK, _ASIDE, _MOVING})
 _RECORDS = frozenset({MANIFEST, PLAN, RANKS, METRICS, REPORT, PICTURE, CHECKPOINTS, LOGS, PODS})
 
 # What may differ from the manifest of the run that is gone on with; the weights and the data do not depend on it.
@@ -89,11 +94,13 @@ class RunFolder:
             remedy = "Wait for it, stop it, or name another folder with --output."
             raise refuse("--output", f"{self.path} is in use by another ringctl", remedy)
         self._lock = lock
+        self.settle()  # a `ringctl` that was killed left it to us
 
     def close(self) -> None:
         """Give the folder back; where no run was begun in it, leave no trace."""
         if self._lock is None:
             return
+        self.settle()
         if not self.holds_run:
             (self / _LOCK).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
@@ -102,12 +109,18 @@ class RunFolder:
         self._lock = None
 
     def entries(self) -> set[str]:
-        """All but the lock and the drafts that a kill left behind."""
-        return {entry.name for entry in self.path.iterdir() if entry.name != _LOCK and not _is_draft(entry.name)}
+        """All but the lock, a run that is set aside, and the drafts that a kill left behind."""
+        return {entry.name for entry in self.path.iterdir() if entry.name not in _OWN and not _is_draft(entry.name)}
 
     @property
     def holds_run(self) -> bool:
-        return (self / MANIFEST).is_file()
+        """A manifest alone may be one that a person wrote."""
+        return (self / MANIFEST).is_file() and (self / PLAN).is_file()
+
+    @property
+    def began(self) -> bool:
+        """Whether ranks were ever started; a start that failed before leaves nothing that is worth keeping."""
+        return any((self / name).exists() for name in (RANKS, METRICS, REPORT)) or self.last_checkpoint() is not None
 
     def describe(self) -> str:
         """What the run in here came to, for a person."""
@@ -139,7 +152,9 @@ class RunFolder:
         return Past()
 
     def refuse_use(self) -> None:
-        """Raises UserError unless the folder is empty."""
+        """Raises UserError unless the folder is empty, or holds but a start that failed before its first epoch."""
+        if self.holds_run and not self.began:
+            self.clear()
         if self.holds_run:
             remedy = "Go on with it (--resume), start over (--overwrite), or name another folder (--output)."
             raise refuse("--output", f"{self.path} already holds a run ({self.describe()})", remedy)
@@ -148,12 +163,51 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete the run in here. Raises UserError, with nothing deleted, where there is anything else."""
+        self._delete(self._run_entries())
+
+    def set_aside(self) -> None:
+        """Make room for another run, until `settle`. Raises UserError, with nothing moved, as `clear` does."""
+        if entries := self._run_entries():
+            self._move(entries, self.path, self / _MOVING)
+            (self / _MOVING).rename(self / _ASIDE)
+
+    def settle(self) -> bool:
+        """Delete the run that was set aside if the new one has begun, else put it back. Whether it was put back."""
+        if (self / _ASIDE).is_dir() and not (self / RANKS).exists():
+            self._keep_logs()
+            self._delete(self.entries())
+            (self / _ASIDE).rename(self / _MOVING)
+        shutil.rmtree(self / _ASIDE, ignore_errors=True)
+        if not (self / _MOVING).is_dir():
+            return False
+        self._move({entry.name for entry in (self / _MOVING).iterdir()}, self / _MOVING, self.path)
+        (self / _MOVING).rmdir()
+        return True
+
+    def _keep_logs(self) -> None:
+        """What a failed start said goes to the logs of the run that is put back."""
+        kept = self / _ASIDE / LOGS / FAILED
+        if (self / LOGS).is_dir():
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(self / LOGS, kept)
+
+    @staticmethod
+    def _move(names: set[str], source: Path, target: Path) -> None:
+        target.mkdir(exist_ok=True)
+        for name in names:
+            (source / name).rename(target / name)
+
+    def _run_entries(self) -> set[str]:
+        """Names of what the run in here consists of. Raises UserError where there is anything else."""
         entries = self.entries()
         if foreign := entries - _RECORDS:
             raise _not_a_run(self.path, foreign)
         if entries and not self.holds_run:
             raise _not_a_run(self.path, entries)
-        for name in sorted(entries, key=lambda name: name == MANIFEST):  # the mark of a run goes last
+        return entries
+
+    def _delete(self, entries: set[str]) -> None:
+        for name in sorted(entries, key=lambda name: name in (MANIFEST, PLAN)):  # the marks of a run go last
             path = self / name
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
@@ -161,6 +215,8 @@ class RunFolder:
         """Raises UserError where there is no run, or one that was asked for something else."""
         if not self.holds_run:
             raise refuse("--resume", f"{self.path} holds no run", "Leave --resume out to start one.")
+        if not self.began:
+            return  # nothing was learnt that a changed field could belie
         if job.spec.checkpoint.resume == "none":
             remedy = "Set it to latest, or leave it out."
             raise refuse("spec.checkpoint.resume", "none, but --resume goes on from a checkpoint", remedy)

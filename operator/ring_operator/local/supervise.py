@@ -70,7 +70,7 @@ class Supervisor:
         self._pods = [PodProcess(pod, self._machine, _devices(job, i)) for i, pod in enumerate(job.pods)]
         self._answers: dict[str, tuple[AgentStatus | None, float]] = {}
         self._began = time.time()
-        self._asked = 0.0
+        self._asked = self._published = 0.0
         self._stops = 0
 
     def stop(self) -> None:
@@ -116,7 +116,8 @@ class Supervisor:
             return PodLook(pod.name, ended=True, exit_code=code, error=pod.error() if code else "")
         status, answered = self._answers.get(pod.name, (None, 0.0))
         silent = time.monotonic() - max(answered, pod.started)
-        return PodLook(pod.name, preparing=pod.preparing, status=status, silent_seconds=silent)
+        readable = time.monotonic() - max(self._published, pod.started)
+        return PodLook(pod.name, preparing=pod.preparing, status=status, silent_seconds=silent, table_seconds=readable)
 
     def _act(self, decision: Decision) -> Outcome | None:
         self._history = decision.history
@@ -137,10 +138,11 @@ class Supervisor:
 
     def _publish(self, table: Table) -> None:
         """Files first, then the annotation, as on a cluster."""
-        self._table = table
+        self._table, self._published = table, time.monotonic()
         ranks = self._rank_table()
         text = ranks.to_json()
         write_whole(self._folder / RANKS, text)
+        self._folder.settle()  # from here on this run is the folder's own
         config_map = names.ranks_map(self._job.plan.job)
         self._machine.config_maps[config_map] = {names.RANKS_KEY: text}
         for pod in self._pods:

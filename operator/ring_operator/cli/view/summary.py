@@ -97,8 +97,15 @@ def _print_stopped(console: Console, outcome: Outcome, folder: RunFolder) -> Non
     console.print(
         Text.assemble(("Stopped", "bold yellow"), f": {outcome.message}. {folder.describe()}."), soft_wrap=True
     )
+    console.print(f"  {_how_to_go_on(folder, saved)}", soft_wrap=True)
+
+
+def _how_to_go_on(folder: RunFolder, saved: int | None) -> str:
     if saved is not None:
-        console.print(f"  Go on with the same command and --resume, from step {saved}.", soft_wrap=True)
+        return f"Go on with --resume, from step {saved}."
+    if folder.began:
+        return "There is nothing to go on from; start over with the same command and --overwrite."
+    return "Nothing was begun; start again with the same command."
 
 
 def _print_failed(console: Console, outcome: Outcome) -> None:
