@@ -16,11 +16,15 @@ from ring_operator.cli.common import load_jobs
 from ring_operator.cli.explain import find
 from ring_operator.cli.main import app
 from ring_operator.errors import UserError
+from ring_operator.plan import Machines, plan
 from ring_operator.spec import every_field
 
 
 def ringctl(*words: str, text: str | bytes = "") -> Result:
     return CliRunner().invoke(app, list(words), input=text)
+
+
+CORES = ("--set", "workers.resources={limits: {cpu: 4}}")
 
 
 @pytest.fixture
@@ -119,7 +123,7 @@ def test_explain_knows_every_field():
 
 
 def test_plan_for_people(good):
-    result = ringctl("plan", good, "--set", "parallelism.context=4")
+    result = ringctl("plan", good, "--set", "parallelism.context=4", *CORES)
     assert result.exit_code == 0
     assert "tiny: 4 ranks on the CPU of 1 node, 1 thread each, over gloo\n" in result.stdout
     assert "  degrees     pipeline 1 x data 1 x context 4 x tensor 1 = 4\n" in result.stdout
@@ -135,7 +139,7 @@ def test_plan_of_many_rings_shows_the_first_ones(good):
 
 
 def test_plan_for_programs(good):
-    assert json.loads(ringctl("plan", good, "-o", "json").stdout)["degrees"]["context"] == 1
+    assert json.loads(ringctl("plan", good, "-o", "json", *CORES).stdout)["degrees"]["context"] == 4
     assert yaml.safe_load(ringctl("plan", good, "-o", "yaml").stdout)["job"] == "tiny"
     two = SHORTEST + "---\n" + SHORTEST.replace("tiny}", "other}")
     assert [p["job"] for p in json.loads(ringctl("plan", "-", "-o", "json", text=two).stdout)] == ["tiny", "other"]
@@ -147,6 +151,16 @@ def test_plan_takes_gpus_from_the_command_line_where_the_manifest_leaves_them_op
     plan = json.loads(ringctl("plan", "-", "--gpus-per-node", "2", "-o", "json", text=text).stdout)
     assert (plan["device"], plan["worldSize"]) == ("cuda", 2)
     assert ringctl("plan", "-", text=text).exit_code == 0  # on this machine, whatever it has
+
+
+def test_plan_and_run_see_the_same_cores(good, monkeypatch):
+    three = Machines(nodes=1, gpus_per_node=0, cpus_per_node=3)
+    monkeypatch.setattr("ring_operator.cli.plan.find_machines", lambda nodes, gpus: three)
+    shown = json.loads(ringctl("plan", good, "-o", "json", "--set", "workers.processesPerNode=4").stdout)
+    assert shown["notes"][0] == "4 processes share 3 CPU cores of a node"
+    assert "this machine's CPU cores, 3 a node" in shown["notes"][1]
+    assert shown["notes"][0] in plan(load_jobs(good, ["workers.processesPerNode=4"])[0], three).notes
+    assert not json.loads(ringctl("plan", good, "-o", "json", *CORES).stdout)["notes"]
 
 
 def test_jobs_are_loaded_with_every_fault_or_not_at_all(good, bad):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import json
 import os
@@ -17,7 +18,7 @@ from ring_operator.cli.common import SetOption, load_jobs, screen
 from ring_operator.local.machine import find_machines, visible_gpus
 from ring_operator.plan import Machines, ParallelPlan, Ring, document, machines_of
 from ring_operator.plan import plan as plan_job
-from ring_operator.spec import JobSpec
+from ring_operator.spec import JobSpec, TrainingJob
 
 _RINGS_SHOWN = 8
 _RANKS_SHOWN = 16
@@ -38,7 +39,7 @@ def plan(
     overrides: SetOption = None,
 ) -> None:
     """Print how jobs would be spread over ranks and rings; with gpusPerNode auto, on this machine."""
-    plans = [plan_job(job, _machines(job.spec, gpus_per_node)) for job in load_jobs(file, overrides)]
+    plans = [_planned(job, gpus_per_node) for job in load_jobs(file, overrides)]
     if output is PlanFormat.TEXT:
         _print_text(plans)
         return
@@ -47,6 +48,17 @@ def plan(
         typer.echo(yaml.safe_dump_all(documents, sort_keys=False, default_flow_style=None), nl=False)
     else:
         typer.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2))
+
+
+def _planned(job: TrainingJob, gpus_per_node: int | None) -> ParallelPlan:
+    """As `ringctl run` would, on this machine's cores, where the manifest is of CPUs and does not say how many."""
+    machines = _machines(job.spec, gpus_per_node)
+    if machines.gpus_per_node or machines.cpus_per_node is not None:
+        return plan_job(job, machines)
+    cores = find_machines(job.spec.workers.nodes, ()).cpus_per_node
+    plan = plan_job(job, dataclasses.replace(machines, cpus_per_node=cores))
+    note = f"planned with this machine's CPU cores, {cores} a node, since workers.resources names no cpu"
+    return dataclasses.replace(plan, notes=(*plan.notes, note))
 
 
 def _machines(spec: JobSpec, gpus_per_node: int | None) -> Machines:
