@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ring_worker.contract import Degrees, Member
 from ring_worker.telemetry.emitter import Emitter
 from ring_worker.telemetry.exporter import POD_SERIES, RING_SERIES, STEP_BUCKETS_SECONDS, Exporter
-from ring_worker.telemetry.record import CheckpointRecord, PassTimes, StepRecord
+from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, PassTimes, StepRecord
 
 FORWARD = PassTimes(wall=1.0, compute=0.5, comm=0.25, exposed=0.125, skew=0.0625, ideal=0.75, bytes=100, flops=1e9)
 BACKWARD = FORWARD + FORWARD
@@ -177,6 +177,14 @@ def test_a_bad_datagram_is_counted_and_changes_nothing_else(datagram: bytes) -> 
     changed = [s.name for s, was in zip(after, before, strict=True) if s != was]
     assert changed == ["ring_telemetry_bad_datagrams_total"]
     assert exporter.last_progress is None
+
+
+def test_a_sign_of_life_is_progress_without_being_a_step() -> None:
+    exporter = started()
+    exporter.feed(AliveRecord(0).to_json().encode())
+    assert exporter.last_progress is not None
+    assert exporter.last_step == -1
+    assert value(exporter, "ring_telemetry_bad_datagrams_total") == 0
 
 
 def test_a_record_before_the_first_epoch_belongs_to_nobody() -> None:

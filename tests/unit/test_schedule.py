@@ -175,3 +175,10 @@ def test_what_cannot_be_computed_is_refused_by_name(make: object, message: str) 
 def test_the_schedule_needs_no_torch() -> None:
     program = "import sys, ring_worker.attention.schedule; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@given(layouts(), st.lists(st.integers(0, 60), min_size=1, max_size=8))
+def test_tokens_before_a_position_are_counted_as_if_one_by_one(layout: Layout, positions: list[int]) -> None:
+    inside = np.minimum(np.array(positions), layout.length)
+    counted = [[int((layout.positions(rank) < p).sum()) for p in inside] for rank in range(layout.ranks)]
+    assert layout.counts_before(inside).tolist() == counted
