@@ -31,7 +31,7 @@ def select_gpus(installed: Sequence[str], visible: str | None) -> tuple[str, ...
         return tuple(str(index) for index in range(len(installed)))
     chosen: list[str] = []
     for name in (part.strip() for part in visible.split(",")):
-        is_index = name.isdigit() and int(name) < len(installed)
+        is_index = name.isascii() and name.isdecimal() and int(name) < len(installed)
         is_uuid = bool(name) and any(uuid.startswith(name) for uuid in installed)
         if not (is_index or is_uuid) or name in chosen:
             break

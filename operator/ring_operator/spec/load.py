@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,13 +139,13 @@ def placed(fault: Fault, document: Document) -> Fault:
     return Fault(fault.path, fault.message, fault.remedy, document.where(_split(fault.path)))
 
 
+_PART = re.compile(r"\[(?P<index>[0-9]{1,9})\]|\[(?P<key>[^\]]*)\]|(?P<name>[^.\[\]]+)")
+
+
 def _split(path: str) -> Place:
-    """`a.b[0].c` to its parts."""
-    parts: list[str | int] = []
-    for piece in path.replace("[", ".[").split("."):
-        inner = piece.strip("[]")
-        parts.append(int(inner) if piece.startswith("[") and inner.isdigit() else inner)
-    return tuple(parts)
+    """`a.b[0].c[d.e]` to its parts. Only plain digits are an index: `²` is a digit to Python, and no number."""
+    found = _PART.finditer(path)
+    return tuple(int(part["index"]) if part["index"] else part[part.lastgroup or 0] for part in found)
 
 
 def _same_names(sound: Sequence[tuple[TrainingJob, Document]]) -> Iterator[Fault]:
@@ -159,7 +160,7 @@ def _same_names(sound: Sequence[tuple[TrainingJob, Document]]) -> Iterator[Fault
 def _parse_override(text: str) -> tuple[Place, Any]:
     """`training.steps=5` or `spec.training.steps=5`; the value is read as YAML."""
     path, equals, value = text.partition("=")
-    if not equals or not path.strip():
+    if not equals or not _split(path.strip()):
         raise UserError([Fault("", "is not path=value", "Write, for example, training.steps=5.", f"--set {text[:80]}")])
     place = _split(path.strip())
     if place[0] not in ("spec", "metadata", "apiVersion", "kind"):
