@@ -9,8 +9,10 @@ import yaml
 
 from ring_operator.cli.common import check_file
 from ring_operator.plan import machines_of, plan
-from ring_operator.render import cluster_place, render
+from ring_operator.render import cluster_place, render, run_config
 from ring_operator.spec import TrainingJob
+from ring_worker.data.tokenizers import BytesTokenizer
+from ring_worker.model import parameter_count
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "manifests" / "samples").glob("*.yaml"))
@@ -27,6 +29,16 @@ def test_a_sample_is_valid_plans_and_renders(sample):
     for job in jobs(sample):
         planned = plan(job, machines_of(job.spec, gpus_per_node=1))
         assert len(render(job, planned, cluster_place(job, "uid", "image")).pods) == job.spec.workers.nodes
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.name)
+def test_the_weights_in_a_plan_are_those_of_the_workers_model(sample):
+    for job in (job for job in jobs(sample) if job.spec.data.tokenizer == "bytes"):
+        planned = plan(job, machines_of(job.spec))
+        model = run_config(job, planned, cluster_place(job, "uid", "image")).model
+        assert planned.work.weights == parameter_count(model, BytesTokenizer.vocabulary)
+        if sample.stem == "quickstart":
+            assert f"{planned.work.weights:,} weights" in sample.read_text()
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.name)

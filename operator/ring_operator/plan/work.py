@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ring_operator.spec import Architecture, Attention, JobSpec, architecture_of
 from ring_operator.spec.model import LayerKind
 
-BYTES_VOCABULARY = 256
+BYTES_VOCABULARY = 257  # of the worker's tokenizer "bytes": the bytes, and a token for a document's start
+_ROWS_MULTIPLE = 64  # the worker pads embedding and head to it, which matrix units want
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,10 @@ def _triangle(side: int) -> int:
 
 
 def count_weights(shape: Architecture, tokenizer_vocabulary: int) -> int:
-    """Parameters of the transformer: embeddings, norms, attention, feed-forward; the output layer unless tied."""
+    """Parameters of the worker's transformer: embeddings, norms, attention, feed-forward; the head unless tied."""
     query, key = shape.heads * shape.head_width, shape.key_heads * shape.head_width
     attention = shape.hidden * (query + 2 * key) + query * shape.hidden
     layer = attention + 3 * shape.hidden * shape.feed_forward + 2 * shape.hidden
-    embeddings = (shape.vocabulary or tokenizer_vocabulary) * shape.hidden * (1 if shape.tie_embeddings else 2)
+    rows = -(-max(shape.vocabulary or 0, tokenizer_vocabulary) // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+    embeddings = rows * shape.hidden * (1 if shape.tie_embeddings else 2)
     return shape.layers * layer + shape.hidden + embeddings
