@@ -123,6 +123,16 @@ def test_a_reader_that_goes_away_costs_no_step(manifest: Path, monkeypatch: pyte
     assert folder.last_checkpoint() == folder.last_step()
 
 
+def test_a_reader_that_is_gone_from_the_first_line_is_noticed(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def echo(text: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(command.typer, "echo", echo)
+    words = ["run", str(manifest), "--output", "r", "-o", "json", "--set", "training.steps=500"]
+    assert ringctl(monkeypatch, *words) == 143
+    assert RunFolder(manifest.parent / "r").last_step() is None
+
+
 @pytest.mark.parametrize(
     "words, said",
     [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from local_bench import MANIFEST, tiny_job
 from ring_operator.errors import UserError
 from ring_operator.local.folder import RunFolder, changed_fields, manifest_of
-from ring_operator.local.job import Here, cache_folder, local_job
+from ring_operator.local.job import Here, cache_folder, local_job, with_absolute_paths
 from ring_operator.local.machine import find_machines, parse_listing, select_gpus
 from ring_operator.local.metrics import MetricsTail
 from ring_operator.local.pod import Place, read_pod, swap_paths
@@ -286,9 +286,44 @@ def test_going_on_needs_a_run_and_a_checkpoint_policy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run"):
         RunFolder(tmp_path).check_resume(tiny_job(5))
     folder = used_folder(tmp_path / "run")
-    folder.check_resume(tiny_job(5))
+    folder.check_resume(tiny_job(6))
     with pytest.raises(UserError, match=r"spec\.checkpoint\.resume"):
         folder.check_resume(load_manifest(MANIFEST, overrides=["checkpoint.resume=none"])[0])
+
+
+def test_a_run_does_not_go_on_to_a_step_behind_it(tmp_path: Path) -> None:
+    folder = used_folder(tmp_path / "run")
+    folder.check_resume(tiny_job(6))
+    with pytest.raises(UserError, match=r"spec\.training\.steps: 5, but the run in this folder is at step 6"):
+        folder.check_resume(tiny_job(5))
+    older = f"checkpoint.resume={tmp_path}/run/checkpoints/step-00000002"
+    folder.check_resume(tiny_job(5, older))
+
+
+@pytest.mark.parametrize(
+    "change, read, path",
+    [
+        ("data.source={path: text}", lambda d: d.source.path, "/at/text"),
+        ("data.source={path: 'text/**/*.md'}", lambda d: d.source.path, "/at/text/**/*.md"),
+        ("data.source={path: /text}", lambda d: d.source.path, "/text"),
+        ("data.source={jsonl: {path: a.jsonl}}", lambda d: d.source.jsonl.path, "/at/a.jsonl"),
+        ("data.source={path: '~/text'}", lambda d: d.source.path, str(Path.home() / "text")),
+        ("data.tokenizer=t.json", lambda d: d.tokenizer, "/at/t.json"),
+        ("data.tokenizer=bytes", lambda d: d.tokenizer, "bytes"),
+    ],
+)
+def test_local_paths_are_of_the_folder_that_ringctl_runs_in(change: str, read: Any, path: str) -> None:
+    job = with_absolute_paths(load_manifest(MANIFEST, overrides=[change])[0], Path("/at"))
+    assert read(job.spec.data) == path
+
+
+def test_the_same_relative_path_in_another_folder_is_another_text(tmp_path: Path) -> None:
+    job = tiny_job(9, "data.source={path: text}")
+    folder = used_folder(tmp_path / "run")
+    folder.write_request(with_absolute_paths(job, Path("/a")), {})
+    folder.check_resume(with_absolute_paths(job, Path("/a")))
+    with pytest.raises(UserError, match=r'spec\.data\.source\.path: "/b/text".*"/a/text"'):
+        folder.check_resume(with_absolute_paths(job, Path("/b")))
 
 
 @given(cuts=st.lists(st.integers(0, 12), max_size=6), torn=st.booleans())

@@ -20,7 +20,7 @@ from ring_operator.cli.view.plain import PlainView
 from ring_operator.errors import refuse
 from ring_operator.local.events import Outcome
 from ring_operator.local.folder import FAILED, RunFolder
-from ring_operator.local.job import Here, cache_folder, local_job
+from ring_operator.local.job import Here, cache_folder, local_job, with_absolute_paths
 from ring_operator.local.machine import find_machines, visible_gpus
 from ring_operator.local.supervise import LocalJob, Supervisor
 from ring_operator.plan import document
@@ -70,7 +70,7 @@ def run(
 
     The exit code is 0 when the training is done, 1 when it cannot start as asked, else that of the failure.
     """
-    job = _only_job(file, overrides)
+    job = with_absolute_paths(_only_job(file, overrides), Path.cwd())
     _require_worker()
     if resume and overwrite:
         raise refuse("--resume", "cannot go with --overwrite", "Give one of them.")
@@ -134,6 +134,8 @@ def _with_the_old_run_kept(outcome: Outcome) -> Outcome:
 def _supervise(local: LocalJob, folder: RunFolder, view: GuardedView) -> Outcome:
     supervisor = Supervisor(local, folder, view.tell)
     view.gone = supervisor.drain  # nobody watches: save and end, as after a Ctrl-C
+    if view.is_gone:
+        supervisor.drain()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())
     try:

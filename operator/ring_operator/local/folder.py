@@ -222,6 +222,10 @@ class RunFolder:
             raise refuse("spec.checkpoint.resume", "none, but --resume goes on from a checkpoint", remedy)
         if faults := changed_fields(self._request(), manifest_of(job)):
             raise UserError(faults)
+        steps, saved = job.spec.training.steps, self.last_checkpoint() or 0
+        if steps < saved and self.resumed(job).spec.checkpoint.resume == "latest":
+            remedy = f"Raise it to more than {saved}, or start over with --overwrite."
+            raise refuse("spec.training.steps", f"{steps}, but the run in this folder is at step {saved}", remedy)
 
     def resumed(self, job: TrainingJob) -> TrainingJob:
         """`job` as `--resume` means it: a checkpoint.resume that has been obeyed already does not count again."""

@@ -7,6 +7,7 @@ prepare it again. Volumes of a cluster stand for the folder of the same path, wh
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +40,20 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     base = environment.get("XDG_CACHE_HOME", "")
     home = Path(base) if base.startswith("/") else Path.home() / ".cache"
     return home / names.MANAGER / "data"
+
+
+def with_absolute_paths(job: TrainingJob, here: Path) -> TrainingJob:
+    """The job with its text and tokenizer named from the root, so that a run means the same from every folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return str(here / os.path.expanduser(path)) if path else path
+
+    data, source = job.spec.data, job.spec.data.source
+    jsonl = source.jsonl and source.jsonl.model_copy(update={"path": absolute(source.jsonl.path)})
+    tokenizer = data.tokenizer if data.tokenizer == "bytes" else absolute(data.tokenizer)
+    source = source.model_copy(update={"path": absolute(source.path), "jsonl": jsonl})
+    data = data.model_copy(update={"source": source, "tokenizer": tokenizer})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"data": data})})
 
 
 def local_job(job: TrainingJob, plan: ParallelPlan, folder: RunFolder, here: Here) -> LocalJob:

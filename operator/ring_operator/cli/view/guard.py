@@ -19,7 +19,7 @@ class GuardedView:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._is_gone = False
+        self.is_gone = False
         self.gone: Callable[[], None] = lambda: None
 
     def begin(self, plan: ParallelPlan, folder: RunFolder) -> None:
@@ -35,10 +35,10 @@ class GuardedView:
         self._pass_on(self._view.finish, outcome, folder)
 
     def _pass_on(self, method: Callable[..., None], *arguments: Any) -> None:
-        if self._is_gone:
+        if self.is_gone:
             return
         try:
             method(*arguments)
         except (OSError, SystemExit):
-            self._is_gone = True
+            self.is_gone = True
             self.gone()
