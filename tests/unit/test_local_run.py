@@ -72,6 +72,14 @@ def test_a_failed_preparation_ends_the_job_before_any_rank_starts(bench: Bench) 
     assert not bench.told(Started)
 
 
+def test_a_failure_is_told_in_the_words_of_its_own_start(bench: Bench) -> None:
+    for words in ("the first fault", "another one"):
+        bench.order("prepare", f"0 exit 65 {words}")
+        failure = bench.run().failure
+        assert failure is not None
+        assert failure.error.splitlines() == [words]
+
+
 def test_a_stop_saves_and_the_next_start_goes_on(bench: Bench) -> None:
     bench.total = LONG
     bench.on_step = lambda step: bench.supervisor.stop() if step == 12 else None

@@ -13,12 +13,20 @@ def write_whole(path: Path, text: str) -> None:
     half.replace(path)
 
 
-def last_lines(path: Path, count: int, most_bytes: int = 16_384) -> str:
-    """The last `count` lines of a file; empty where there is none."""
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def last_lines(path: Path, count: int, most_bytes: int = 16_384, begin: int = 0) -> str:
+    """The last `count` lines of what a file holds from byte `begin` on; empty where there is none."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - most_bytes))
+            file.seek(max(begin, file.tell() - most_bytes))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""

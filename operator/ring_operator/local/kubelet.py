@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ring_operator import names
 from ring_operator.errors import refuse
-from ring_operator.local.files import last_lines, write_whole
+from ring_operator.local.files import last_lines, size_of, write_whole
 from ring_operator.local.pod import Container, Pod, Volume, field_of
 from ring_worker.contract import ENV_STATUS_ADDRESS
 
@@ -49,6 +49,7 @@ class PodProcess:
         self._machine = machine
         self._devices = devices
         self._annotations = dict(pod.annotations)
+        self._log_begin = 0  # bytes of the log before the container that runs
         self._waiting: list[Container] = []
         self._current: Container | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -93,8 +94,8 @@ class PodProcess:
         return code
 
     def error(self) -> str:
-        """The last lines of the container that ended."""
-        return last_lines(self.log, _ERROR_LINES)
+        """The last lines of the container that ended; its earlier starts wrote into the same log."""
+        return last_lines(self.log, _ERROR_LINES, begin=self._log_begin)
 
     def publish(self, config_map: str) -> None:
         """Show a ConfigMap as it is now in the volumes that mount it."""
@@ -126,6 +127,7 @@ class PodProcess:
     def _next(self) -> None:
         self._current = container = self._waiting.pop(0)
         self.started = time.monotonic()
+        self._log_begin = size_of(self.log)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ring_worker.tether", str(os.getpid()), *container.command],
