@@ -74,6 +74,14 @@ def test_every_pod_obeys_the_restricted_profile_and_can_write_where_it_must(gpus
             assert len({m["mountPath"] for m in container["volumeMounts"]}) == len(container["volumeMounts"])
 
 
+def test_a_variable_of_the_user_stands_in_for_ours():
+    env = [{"name": "MPLCONFIGDIR", "value": "/mine"}]
+    for container in rendered(job({"workers.env": env})).pods[0]["spec"]["containers"]:
+        names = [variable["name"] for variable in container["env"]]
+        assert len(names) == len(set(names))
+        assert [v["value"] for v in container["env"] if v["name"] == "MPLCONFIGDIR"] == ["/mine"]
+
+
 def test_gpus_are_asked_for_by_the_agent_alone():
     pod = rendered(job({"workers.gpusPerNode": 2, "parallelism.context": 2})).pods[0]
     assert pod["spec"]["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": "2"}

@@ -143,7 +143,7 @@ def _container(job: TrainingJob, plan: ParallelPlan, place: Place, name: str, co
         "name": name,
         "image": workers.image or place.image,
         "command": command,
-        "env": [*_own_env(plan), *(v.model_dump(by_alias=True, exclude_none=True) for v in workers.env)],
+        "env": _env(workers, plan),
         **({"envFrom": env_from} if env_from else {}),
         "resources": {k: dict(v) for k, v in workers.resources.model_dump(by_alias=True).items() if v},
         "securityContext": {
@@ -153,6 +153,12 @@ def _container(job: TrainingJob, plan: ParallelPlan, place: Place, name: str, co
         },
         "volumeMounts": mounts_of(job),
     }
+
+
+def _env(workers: Workers, plan: ParallelPlan) -> list[Manifest]:
+    """Each name once: where the user sets one of ours (`spec.rules` says which may be), the user's holds."""
+    users = {variable.name: variable.model_dump(by_alias=True, exclude_none=True) for variable in workers.env}
+    return [*(own for own in _own_env(plan) if own["name"] not in users), *users.values()]
 
 
 def _own_env(plan: ParallelPlan) -> list[Manifest]:
