@@ -264,6 +264,41 @@ _ODD_HEADS = {"layers": 2, "hidden": 64, "heads": 4, "kvHeads": 3, "feedForward"
             "in volume e, which each pod has for itself, but 3 pods must share it",
             "Mount a persistentVolumeClaim",
         ),
+        (
+            {"workers.nodes": 3, "workers.volumes": [STORAGE], "data.prepared": "/data"},
+            "data.prepared",
+            "/data is in no volume, but 3 pods must share it",
+            "Mount a persistentVolumeClaim over /data",
+        ),
+        (
+            {
+                "workers.volumes": [{"name": "c", "mountPath": "/c", "configMap": {"name": "x"}}],
+                "data.prepared": "/c/d",
+            },
+            "data.prepared",
+            "/c/d is in volume c, which cannot be written",
+            "Mount a persistentVolumeClaim over /c/d",
+        ),
+        (
+            {"model": {"architecture": {"layers": 1, "hidden": 8, "heads": 2, "feedForward": 8, "vocabulary": 256}}},
+            "model.architecture.vocabulary",
+            "256, but the tokenizer bytes has 257 tokens",
+            "Raise it to 257",
+        ),
+        ({"model.attention": {"window": 9}}, "model.attention.window", "9 has no effect", "put window into"),
+        (
+            {"model.attention": {"pattern": ["window"], "chunk": 9}},
+            "model.attention.chunk",
+            "9 has no effect",
+            "put chunk into",
+        ),
+        ({"context.stripe": 8}, "context.stripe", "8 has no effect with layout zigzag", "set layout to striped"),
+        (
+            {"training.schedule": {"kind": "constant", "finalRatio": 0.5}},
+            "training.schedule.finalRatio",
+            "0.5 has no effect with kind constant",
+            "take kind cosine",
+        ),
     ],
 )
 def test_a_broken_rule_says_the_field_the_numbers_and_the_way_out(changes, path, message, remedy):
@@ -295,7 +330,8 @@ def _sections(changes):
 
     raw = yaml.safe_load(SHORTEST)
     for change in sets(changes):
-        _write(raw, *_parse_override(change))
+        parsed = _parse_override(change)
+        _write(raw, parsed.place, parsed.value)
     return _sound_sections(raw)
 
 
@@ -417,7 +453,12 @@ def test_set_writes_into_the_manifest(override, read, value):
         ("training.step=5", "spec.training.step: is not a field"),
         ("workers.volumes[3].name=x", "spec.workers.volumes[3]"),
         ("training.steps=[", "--set training.steps=[:1: not YAML"),
-        ("training.steps=0", "spec.training.steps: 0 is less than"),
+        ("training.steps=0", "--set training.steps=0: spec.training.steps: 0 is less than"),
+        ("data={}", "--set data={}: spec.data.source: is missing"),
+        ("suspend=maybe", "--set suspend=maybe: spec.suspend: maybe is neither"),
+        ("training..steps=5", "--set training..steps=5: training..steps is not a path of a field"),
+        ("data.source.include[0=x", "data.source.include[0 is not a path of a field"),
+        ("data.source.include[0]=*.txt", "put the word in quotes that YAML sees"),
     ],
 )
 def test_a_bad_set_is_refused(override, said):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from ring_operator.spec import Architecture, Attention, JobSpec, architecture_of
 from ring_operator.spec.model import LayerKind
+from ring_operator.spec.rules import BYTES_VOCABULARY
 
-BYTES_VOCABULARY = 257  # of the worker's tokenizer "bytes": the bytes, and a token for a document's start
 _ROWS_MULTIPLE = 64  # the worker pads embedding and head to it, which matrix units want
 
 

@@ -21,6 +21,8 @@ from ring_operator.spec.workers import Volume, Workers
 
 Faults = Iterator[Fault]
 
+BYTES_VOCABULARY = 257  # of the worker's tokenizer "bytes": the bytes, and a token for a document's start
+
 
 def check(sections: Mapping[str, Any]) -> Faults:
     """Faults of every rule whose sections are all there. `sections`: fields of JobSpec by their Python names."""
@@ -98,6 +100,42 @@ def rope_reaches(context: Context) -> Faults:
             f"{reach} positions, but context.length is {context.length:,}",
             f"Raise factor to {-(-context.length // rope.original_length)}.",
         )
+
+
+def vocabulary_holds_the_bytes(model: Model, data: Data) -> Faults:
+    vocabulary = model.architecture.vocabulary if model.architecture else None
+    if data.tokenizer == "bytes" and vocabulary is not None and vocabulary < BYTES_VOCABULARY:
+        yield Fault(
+            "spec.model.architecture.vocabulary",
+            f"{vocabulary}, but the tokenizer bytes has {BYTES_VOCABULARY} tokens: 256 bytes, and a document's start",
+            f"Raise it to {BYTES_VOCABULARY}, or leave it out.",
+        )
+
+
+def spans_have_their_layers(model: Model) -> Faults:
+    attention = model.attention
+    for kind in ("window", "chunk"):
+        if kind not in attention.pattern and _is_changed(attention, kind):
+            message = f"{getattr(attention, kind)} has no effect: no layer of the pattern is of this kind"
+            yield Fault(f"spec.model.attention.{kind}", message, f"Leave it out, or put {kind} into the pattern.")
+
+
+def stripe_has_its_layout(context: Context) -> Faults:
+    if context.layout != "striped" and _is_changed(context, "stripe"):
+        message = f"{context.stripe} has no effect with layout {context.layout}"
+        yield Fault("spec.context.stripe", message, "Leave it out, or set layout to striped.")
+
+
+def final_ratio_has_its_fall(training: Training) -> Faults:
+    schedule = training.schedule
+    if schedule.kind == "constant" and _is_changed(schedule, "final_ratio"):
+        message = f"{schedule.final_ratio:g} has no effect with kind constant, which never falls"
+        yield Fault("spec.training.schedule.finalRatio", message, "Leave it out, or take kind cosine.")
+
+
+def _is_changed(section: Section, name: str) -> bool:
+    """A default that is written out says nothing, and stands in every manifest that a run has recorded."""
+    return bool(getattr(section, name) != type(section).model_fields[name].default)
 
 
 def ulysses_fits(parallelism: Parallelism, model: Model) -> Faults:
@@ -243,19 +281,32 @@ def checkpoint_path_is_plain(checkpoint: Checkpoint) -> Faults:
         yield Fault(
             "spec.checkpoint.resume",
             f"{checkpoint.resume!r} is neither latest nor none nor an absolute path",
-            "Take latest, none, or a path such as /checkpoints/step-100.",
+            "Take latest, none, or a path such as /checkpoints/step-00000100.",
         )
 
 
 def checkpoints_can_be_written(checkpoint: Checkpoint, workers: Workers) -> Faults:
+    yield from _can_be_written("spec.checkpoint.path", checkpoint.path, workers)
+
+
+def prepared_data_can_be_written(data: Data, checkpoint: Checkpoint, workers: Workers) -> Faults:
+    """What lies with the checkpoints has their fault, once."""
+    if data.prepared is None:
+        return
+    with_checkpoints = volume_over(data.prepared, workers.volumes) == volume_over(checkpoint.path, workers.volumes)
+    if not (under(data.prepared, checkpoint.path) and with_checkpoints):
+        yield from _can_be_written("spec.data.prepared", data.prepared, workers)
+
+
+def _can_be_written(field: str, path: str, workers: Workers) -> Faults:
     """Pods have a read-only root; several of them must see the same folder."""
-    path, volume = checkpoint.path, volume_over(checkpoint.path, workers.volumes)
+    volume = volume_over(path, workers.volumes)
     remedy = f"Mount a persistentVolumeClaim over {path} in spec.workers.volumes."
     if volume is not None and not _writable(volume):
-        yield Fault("spec.checkpoint.path", f"{path} is in volume {volume.name}, which cannot be written", remedy)
+        yield Fault(field, f"{path} is in volume {volume.name}, which cannot be written", remedy)
     elif workers.nodes > 1 and (volume is None or volume.persistent_volume_claim is None):
         where = "in no volume" if volume is None else f"in volume {volume.name}, which each pod has for itself"
-        yield Fault("spec.checkpoint.path", f"{path} is {where}, but {workers.nodes} pods must share it", remedy)
+        yield Fault(field, f"{path} is {where}, but {workers.nodes} pods must share it", remedy)
 
 
 def _writable(volume: Volume) -> bool:
@@ -273,6 +324,10 @@ RULES: tuple[Callable[..., Faults], ...] = (
     model_has_one_origin,
     heads_fit,
     rope_reaches,
+    vocabulary_holds_the_bytes,
+    spans_have_their_layers,
+    stripe_has_its_layout,
+    final_ratio_has_its_fall,
     ulysses_fits,
     processes_only_on_cpu,
     env_is_sound,
@@ -285,4 +340,5 @@ RULES: tuple[Callable[..., Faults], ...] = (
     warmup_ends,
     checkpoint_path_is_plain,
     checkpoints_can_be_written,
+    prepared_data_can_be_written,
 )
