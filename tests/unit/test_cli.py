@@ -186,6 +186,36 @@ def test_the_program_itself_exits_1_without_a_traceback(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words, redirect, said",
+    [
+        ("validate FILE", "> /dev/full", "No space left on device"),
+        ("plan FILE -o json", "> /dev/full", "No space left on device"),
+        ("validate -", "<&-", "standard input: is closed"),
+    ],
+)
+def test_streams_that_cannot_be_used_are_told_in_one_line(good, words, redirect, said):
+    command = f"{sys.executable} -m ring_operator.cli {words.replace('FILE', good)} {redirect}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+
+
+def test_an_interrupt_while_the_packages_load_is_no_traceback():
+    interrupted = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *more):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "import ring_operator.cli\n"
+    )
+    result = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (130, "")
+
+
 def test_version_names_program_api_and_contract():
     result = ringctl("version")
     assert result.stdout.startswith("ringctl ")

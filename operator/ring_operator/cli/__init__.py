@@ -3,6 +3,9 @@
 Exit codes: 0 all is well, 1 the manifest cannot be used as it is, 2 the command line cannot.
 """
 
-from ring_operator.cli.main import main
+try:
+    from ring_operator.cli.main import main
+except KeyboardInterrupt:  # the packages take a second to load
+    raise SystemExit(130) from None
 
 __all__ = ["main"]

@@ -52,6 +52,8 @@ def read_source(file: str) -> str:
     """Text of a file, or of standard input for `-`. Raises UserError."""
     if file != STANDARD_INPUT:
         return read_text(file)
+    if sys.stdin is None:
+        raise UserError([Fault("", "is closed", "Give a file, or pipe one in.", "standard input")])
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:

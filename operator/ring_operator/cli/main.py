@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -33,3 +34,18 @@ def main() -> None:
     except UserError as error:
         print_faults(error.faults)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        print(f"ringctl: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        _give_up_what_cannot_be_written()
+
+
+def _give_up_what_cannot_be_written() -> None:
+    """A full disk or a reader that has gone would else be told once more by a traceback of the interpreter's end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
