@@ -27,11 +27,15 @@ Place = tuple[str | int, ...]
 
 @dataclass(slots=True)
 class Document:
-    """One document: its value, and the line (from 1) of each value in it. `source`: the file's name."""
+    """One document: its value, and the line (from 1) of each value in it. `source`: the file's name.
+
+    `overwritten`: places whose value does not come from the file, with where it does come from.
+    """
 
     value: Any
     source: str
     lines: dict[Place, int] = field(default_factory=dict)
+    overwritten: dict[Place, str] = field(default_factory=dict)
 
     def line(self, place: Place) -> int:
         """Line of a place, or of the nearest place around it that is written in the file."""
@@ -41,6 +45,9 @@ class Document:
 
     def where(self, place: Place) -> str:
         """`file:line` of a place; objects that come from no text have no lines."""
+        for end in range(len(place), 0, -1):
+            if place[:end] in self.overwritten:
+                return self.overwritten[place[:end]]
         return f"{self.source}:{self.line(place)}" if self.lines else self.source
 
 

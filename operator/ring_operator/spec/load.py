@@ -29,6 +29,15 @@ class Checked:
     documents: tuple[Document, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A `--set`. `where`: the option as it was given, for messages."""
+
+    place: Place
+    value: Any
+    where: str
+
+
 def check_manifest(text: str, source: str = "manifest", overrides: Sequence[str] = ()) -> Checked:
     """Jobs and faults of all documents of a text. `source` names it in faults. `overrides`: `path=value` each.
 
@@ -79,13 +88,14 @@ def job_of(value: Any) -> TrainingJob:
     return job
 
 
-def _check_document(document: Document, changes: Sequence[tuple[Place, Any]]) -> tuple[TrainingJob | None, list[Fault]]:
+def _check_document(document: Document, changes: Sequence[Change]) -> tuple[TrainingJob | None, list[Fault]]:
     if not isinstance(document.value, dict):
         message = f"a {_kind(document.value)} where a RingTrainingJob is expected"
         return None, [Fault("", message, "Begin with apiVersion and kind.", document.where(()))]
     try:
-        for place, value in changes:
-            _write(document.value, place, value)
+        for change in changes:
+            _write(document.value, change.place, change.value)
+            document.overwritten[change.place] = change.where
     except UserError as error:
         return None, list(error.faults)
     raw = _without_nulls(document.value)
@@ -157,15 +167,35 @@ def _same_names(sound: Sequence[tuple[TrainingJob, Document]]) -> Iterator[Fault
             yield Fault("metadata.name", f"{job.name} is the name of the job at {first} too", "Take another.", where)
 
 
-def _parse_override(text: str) -> tuple[Place, Any]:
+_PATH = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[[^\[\]]+\])*")
+_YAML_SIGNS = tuple("*&!%@`|>[{")
+
+
+def _parse_override(text: str) -> Change:
     """`training.steps=5` or `spec.training.steps=5`; the value is read as YAML."""
+    where = f"--set {text[:80]}"
     path, equals, value = text.partition("=")
-    if not equals or not _split(path.strip()):
-        raise UserError([Fault("", "is not path=value", "Write, for example, training.steps=5.", f"--set {text[:80]}")])
+    if not equals or not path.strip():
+        raise UserError([Fault("", "is not path=value", "Write, for example, training.steps=5.", where)])
+    if not _PATH.fullmatch(path.strip()):
+        remedy = "Put one dot between names and whole numbers in brackets, as in data.source.include[0]."
+        raise UserError([Fault("", f"{path.strip()[:80]} is not a path of a field", remedy, where)])
     place = _split(path.strip())
     if place[0] not in ("spec", "metadata", "apiVersion", "kind"):
         place = ("spec", *place)
-    return place, parse_value(value, f"--set {text[:80]}")
+    return Change(place, _value_of(value, where), where)
+
+
+def _value_of(text: str, where: str) -> Any:
+    """Raises UserError; a word that begins like YAML's own signs is most likely meant as a word."""
+    try:
+        return parse_value(text, where)
+    except UserError as error:
+        if not text.strip().startswith(_YAML_SIGNS):
+            raise
+        word = text.strip()[:60]
+        remedy = f"If {word[0]} begins a word, put the word in quotes that YAML sees: '\"{word}\"'."
+        raise UserError(Fault(f.path, f.message, remedy, f.where) for f in error.faults) from None
 
 
 def _write(raw: dict[str, Any], place: Place, value: Any) -> None:
