@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import socket
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -217,37 +216,41 @@ def test_labels_with_quotes_and_line_breaks_stay_one_label() -> None:
     assert value(exporter, "ring_telemetry_bad_datagrams_total", job='jo"b\n', pod="pod\\0") == 0
 
 
-def test_an_emitters_record_arrives_whole(tmp_path: Path) -> None:
+def test_an_emitters_record_arrives_whole() -> None:
     exporter = started()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(str(tmp_path / "telemetry"))
+    receiver, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with receiver, end:
         receiver.settimeout(5)
-        emitter = Emitter(str(tmp_path / "telemetry"))
+        emitter = Emitter(str(end.fileno()))
         emitter.send(record(step=3))
         exporter.feed(receiver.recv(65536))
         emitter.close()
     assert (exporter.last_step, emitter.dropped) == (3, 0)
 
 
-def test_an_emitter_without_an_agent_never_raises_and_counts_what_is_lost(tmp_path: Path) -> None:
-    emitter = Emitter(str(tmp_path / "nobody"))
+def test_an_emitter_without_an_agent_never_raises_and_counts_what_is_lost() -> None:
+    receiver, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    emitter = Emitter(str(end.fileno()))
+    receiver.close()
+    end.close()
     emitter.send(record())
     emitter.send(dataclasses.replace(record(), loss=math.nan))
     assert emitter.dropped == 2
     emitter.close()
 
 
-def test_an_emitter_never_waits_for_an_agent_that_does_not_read(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(str(tmp_path / "telemetry"))
-        emitter = Emitter(str(tmp_path / "telemetry"))
+def test_an_emitter_never_waits_for_an_agent_that_does_not_read() -> None:
+    receiver, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with receiver, end:
+        emitter = Emitter(str(end.fileno()))
         for step in range(2000):
             emitter.send(record(step=step))
         emitter.close()
     assert emitter.dropped > 0
 
 
-def test_an_emitter_without_a_path_takes_records_and_does_nothing() -> None:
-    emitter = Emitter(None)
+@pytest.mark.parametrize("descriptor", [None, "", "99999", "a path"])
+def test_an_emitter_without_a_socket_takes_records_and_does_nothing(descriptor: str | None) -> None:
+    emitter = Emitter(descriptor)
     emitter.send(record())
     assert emitter.dropped == 0

@@ -42,8 +42,8 @@ class RankFailure:
     error: str
 
 
-def rank_environment(table: RankTable, member: Member, local_rank: int, telemetry: str) -> dict[str, str]:
-    """What a rank is told beside the pod's own environment."""
+def rank_environment(table: RankTable, member: Member, local_rank: int, telemetry: int) -> dict[str, str]:
+    """What a rank is told beside the pod's own environment. `telemetry`: a descriptor, which it inherits."""
     return {
         "RANK": str(member.first_rank + local_rank),
         "WORLD_SIZE": str(table.world_size),
@@ -54,7 +54,7 @@ def rank_environment(table: RankTable, member: Member, local_rank: int, telemetr
         ENV_EPOCH: str(table.epoch),
         ENV_RESTARTS: str(table.restarts),
         ENV_TOKEN: table.token,
-        ENV_TELEMETRY: telemetry,
+        ENV_TELEMETRY: str(telemetry),
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -73,6 +73,7 @@ class Rank:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=[int(environment[ENV_TELEMETRY])],
         )
         self._pump = threading.Thread(target=self._forward, name=f"rank-{self.number}", daemon=True)
         self._pump.start()

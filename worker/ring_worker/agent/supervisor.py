@@ -119,7 +119,7 @@ class Supervisor:
 
     def _launch(self, table: RankTable, member: Member) -> None:
         self._telemetry = telemetry = TelemetrySocket(self._exporter.feed)
-        environments = [rank_environment(table, member, i, telemetry.path) for i in range(member.ranks)]
+        environments = [rank_environment(table, member, i, telemetry.descriptor) for i in range(member.ranks)]
         self._group = RankGroup(self._command, environments, self._say)
 
     def _all_done(self) -> bool:

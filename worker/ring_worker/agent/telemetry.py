@@ -1,33 +1,27 @@
 """The pod's datagram socket, to which its ranks send what they measured.
 
 A datagram is sent or lost, and never blocks a rank. Each epoch has a socket of its own, so that a last word of a killed
-rank cannot be taken for progress of the next.
+rank cannot be taken for progress of the next. It is a pair without a name, whose other end the ranks inherit: nobody
+else can write to it, and nothing of it is left on the disk however the agent ends.
 """
 
 from __future__ import annotations
 
-import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-_LONGEST_FOLDER = 80  # bytes; the kernel takes paths of 107 for a socket
 _DATAGRAM_BYTES = 65536
 _LOOK_SECONDS = 0.05
 
 
 class TelemetrySocket:
-    """Feeds each datagram to `feed`, in a thread of its own, from `open` to `close`."""
+    """Feeds each datagram to `feed`, in a thread of its own, until `close`. `descriptor`: of the end for ranks."""
 
     def __init__(self, feed: Callable[[bytes], None]) -> None:
         self._feed = feed
-        folder = tempfile.gettempdir()
-        self._folder = Path(tempfile.mkdtemp(prefix="ring-", dir=folder if len(folder) < _LONGEST_FOLDER else "/tmp"))
-        self.path = str(self._folder / "telemetry")
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(self.path)
+        self._socket, self._ranks_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.descriptor = self._ranks_end.fileno()
         self._socket.settimeout(_LOOK_SECONDS)
         self._closing = False
         self._thread = threading.Thread(target=self._receive, name="telemetry", daemon=True)
@@ -37,7 +31,7 @@ class TelemetrySocket:
         self._closing = True
         self._thread.join()
         self._socket.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._ranks_end.close()
 
     def _receive(self) -> None:
         while True:

@@ -14,7 +14,7 @@ ENV_STATUS_ADDRESS = "RING_STATUS_ADDRESS"  # host:port on which the agent serve
 ENV_EPOCH = "RING_EPOCH"
 ENV_RESTARTS = "RING_RESTARTS"
 ENV_TOKEN = "RING_TOKEN"
-ENV_TELEMETRY = "RING_TELEMETRY"  # path of the agent's datagram socket (one JSON object a datagram)
+ENV_TELEMETRY = "RING_TELEMETRY"  # inherited descriptor of a datagram socket (one JSON object a datagram)
 
 
 class ExitCode(enum.IntEnum):
