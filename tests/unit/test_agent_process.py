@@ -286,13 +286,16 @@ def test_a_rank_that_stops_unasked_is_a_failure(bench: Bench) -> None:
     assert bench.until_state(AgentState.BROKEN, 1).exit_code == ExitCode.TERMINATED
 
 
-def test_ranks_do_not_outlive_a_killed_agent(bench: Bench) -> None:
-    bench.start(FAKE_RANK_DEAF="yes")
+def test_ranks_do_not_outlive_a_killed_agent_and_nothing_of_it_stays_on_the_disk(bench: Bench) -> None:
+    scratch = bench.folder / "tmp"
+    scratch.mkdir()
+    bench.start(FAKE_RANK_DEAF="yes", TMPDIR=str(scratch))
     bench.publish(rank_table(1))
     ranks = bench.ranks(1)
     bench.signal(signal.SIGKILL)
     bench.wait()
     until(lambda: not any(lives(rank["pid"]) for rank in ranks), "the ranks die with their agent")
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize(
