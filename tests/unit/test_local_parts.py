@@ -291,6 +291,13 @@ def test_going_on_needs_a_run_and_a_checkpoint_policy(tmp_path: Path) -> None:
         folder.check_resume(load_manifest(MANIFEST, overrides=["checkpoint.resume=none"])[0])
 
 
+def test_the_newest_checkpoint_is_the_one_written_last(tmp_path: Path) -> None:
+    for name, marker in (("step-00000009", '{"serial": 1}'), ("step-00000006.1", '{"serial": 2}'), ("step-7", "torn")):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "COMPLETE").write_text(marker)
+    assert RunFolder(tmp_path).last_checkpoint() == 6
+
+
 def test_a_run_does_not_go_on_to_a_step_behind_it(tmp_path: Path) -> None:
     folder = used_folder(tmp_path / "run")
     folder.check_resume(tiny_job(6))

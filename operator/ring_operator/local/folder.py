@@ -140,9 +140,11 @@ class RunFolder:
         return None
 
     def last_checkpoint(self) -> int | None:
-        """Step of the newest complete checkpoint."""
-        found = [_STEP.fullmatch(path.parent.name) for path in (self / CHECKPOINTS).glob(f"step-*/{_COMPLETE}")]
-        return max((int(match[1]) for match in found if match), default=None)
+        """Step of the newest complete checkpoint: the one written last, which need not be that of the highest step."""
+        found = (self / CHECKPOINTS).glob(f"step-*/{_COMPLETE}")
+        markers = [path for path in found if _STEP.fullmatch(path.parent.name)]
+        newest = max(((_serial(path), _step(path)) for path in markers), default=None)
+        return newest[1] if newest else None
 
     def past(self) -> Past:
         """Epochs are counted on over all starts of a run."""
@@ -274,6 +276,20 @@ def changed_fields(before: Any, now: Any) -> list[Fault]:
         for path in changed
         if not any(path == free or path.startswith(f"{free}.") for free in _FREE)
     ]
+
+
+def _step(marker: Path) -> int:
+    match = _STEP.fullmatch(marker.parent.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _serial(marker: Path) -> int:
+    """The worker counts the checkpoints that it writes; 0 where the marker cannot be read."""
+    try:
+        return int(json.loads(marker.read_text(encoding="utf-8"))["serial"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
 
 
 def _shown(value: Any) -> str:
