@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from local_bench import MANIFEST, tiny_job
 from ring_operator.errors import UserError
-from ring_operator.local.folder import RunFolder, changed_fields, manifest_of
+from ring_operator.local.changes import changed_fields, manifest_of
+from ring_operator.local.folder import RunFolder
 from ring_operator.local.job import Here, cache_folder, local_job, with_absolute_paths
 from ring_operator.local.machine import find_machines, parse_listing, select_gpus
 from ring_operator.local.metrics import MetricsTail

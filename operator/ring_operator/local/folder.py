@@ -24,7 +24,8 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from ring_operator.errors import Fault, UserError, refuse
+from ring_operator.errors import UserError, refuse
+from ring_operator.local.changes import changed_fields, manifest_of
 from ring_operator.local.files import last_lines, write_whole
 from ring_operator.spec import TrainingJob
 from ring_worker.contract import ContractError, MetricsLine, RankTable
@@ -39,29 +40,6 @@ _COMPLETE = "COMPLETE"  # in a checkpoint's folder when all of it is there
 _STEP = re.compile(r"step-([0-9]+)(\.[0-9]+)?")  # the worker's names; a person may keep others beside them
 _OWN = frozenset({_LOCK, _ASIDE, _MOVING})
 _RECORDS = frozenset({MANIFEST, PLAN, RANKS, METRICS, REPORT, PICTURE, CHECKPOINTS, LOGS, PODS})
-
-# What may differ from the manifest of the run that is gone on with; the weights and the data do not depend on it.
-_FREE = (
-    "apiVersion",
-    "metadata",
-    "spec.activeDeadlineSeconds",
-    "spec.checkpoint",
-    "spec.data.prepared",
-    "spec.data.workers",
-    "spec.evaluation",
-    "spec.gang",
-    "spec.managedBy",
-    "spec.parallelism",
-    "spec.placement",
-    "spec.recovery",
-    "spec.suspend",
-    "spec.training.logEverySteps",
-    "spec.training.offload",
-    "spec.training.recompute",
-    "spec.training.steps",
-    "spec.ttlSecondsAfterFinished",
-    "spec.workers",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,28 +234,6 @@ class RunFolder:
         write_whole(self / PLAN, json.dumps(plan, indent=1) + "\n")
 
 
-def manifest_of(job: TrainingJob) -> dict[str, Any]:
-    """The manifest in full, as plain values."""
-    plain = job.model_dump(mode="json", by_alias=True, exclude_none=True)
-    assert isinstance(plain, dict)
-    return plain
-
-
-def changed_fields(before: Any, now: Any) -> list[Fault]:
-    """One fault for each field that decides what is learnt and is not as it was."""
-    old, new = _flat(before), _flat(now)
-    changed = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
-    return [
-        Fault(
-            path,
-            f"{_shown(new.get(path))}, but the run in this folder was started with {_shown(old.get(path))}",
-            "Change it back, or start another run: --overwrite, or --output with another folder.",
-        )
-        for path in changed
-        if not any(path == free or path.startswith(f"{free}.") for free in _FREE)
-    ]
-
-
 def _step(marker: Path) -> int:
     match = _STEP.fullmatch(marker.parent.name)
     assert match is not None
@@ -290,19 +246,6 @@ def _serial(marker: Path) -> int:
         return int(json.loads(marker.read_text(encoding="utf-8"))["serial"])
     except (OSError, ValueError, TypeError, KeyError):
         return 0
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else json.dumps(value)
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{path}.{key}" if path else str(key))
-    return flat
 
 
 def _lock_alone(lock: BinaryIO, path: Path) -> bool:
