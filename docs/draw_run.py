@@ -27,7 +27,7 @@ IMAGES = Path(__file__).parent / "images"
 def main(folder: Path) -> None:
     IMAGES.mkdir(exist_ok=True)
     shutil.copy(folder / "loss.png", IMAGES / "quickstart-loss.png")
-    console = Console(record=True, width=112, file=io.StringIO(), force_terminal=False)
+    console = Console(record=True, width=130, file=io.StringIO(), force_terminal=False)
     job = read_manifest(folder / "manifest.yaml")[0]
     lines = [MetricsLine.from_json(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     view = LiveView(console)
