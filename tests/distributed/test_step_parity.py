@@ -89,8 +89,9 @@ def steps(
     group: dist.ProcessGroup, say: Callable[[Any], None], config: contract.RunConfig, port: int, hidden: Any
 ) -> None:
     """[(loss, gradient norm)] of a few steps."""
-    rank, world = dist.get_rank(), dist.get_world_size()
-    dist.destroy_process_group()
+    rank, world = (0, 1) if group is None else (dist.get_rank(), dist.get_world_size())
+    if group is not None:
+        dist.destroy_process_group()
     launch = Launch(rank=rank, world_size=world, local_rank=rank, master_port=port, token="t")
     parts = build(config, open_mesh(launch, config.degrees, "cpu"))
     parts = replace(parts, dataset=Masked(parts.dataset, hidden))
