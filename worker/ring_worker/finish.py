@@ -10,6 +10,7 @@ import torch
 
 from ring_worker.attend import alone, layer_masks
 from ring_worker.build import Parts
+from ring_worker.errors import ConfigError
 from ring_worker.generate import Sampling, generate
 from ring_worker.telemetry.journal import Journal
 from ring_worker.telemetry.plot import draw_loss
@@ -22,6 +23,10 @@ def write_results(parts: Parts, journal: Journal, alive: Callable[[], None]) -> 
     """On rank 0 alone. `alive` is called for each token of the sample, which may take its time."""
     output, dataset = Path(parts.config.output), parts.dataset
     lines = journal.read()
+    if not lines:
+        raise ConfigError(
+            f"{output}: the training is done, but its metrics.jsonl is gone, so there is nothing to report"
+        )
     evaluated = Evaluated(
         heldout_bits_per_byte=lines[-1].heldout_bits_per_byte,
         unigram_bits_per_byte=dataset.unigram_bits_per_byte if dataset.held_out_sequences else None,
