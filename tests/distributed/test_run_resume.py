@@ -59,3 +59,11 @@ def test_a_run_does_not_go_on_with_another_text(done: Any, running: Any, manifes
     finally:
         added.unlink()
     assert "trained on another text" in said
+
+
+def test_a_finished_run_whose_journal_is_gone_is_told_so(done: Any, running: Any) -> None:
+    output, _ = done
+    (output / "metrics.jsonl").unlink()
+    said = finish(running(output, "--resume"), 64)
+    assert "its metrics.jsonl is gone" in said
+    assert "Traceback" not in said
