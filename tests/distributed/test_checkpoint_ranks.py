@@ -8,38 +8,20 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from gloo_ranks import outcomes
 from ring_worker.checkpoint import Checkpoints, Progress, Writer, progress_of, training_state
 from ring_worker.checkpoint.folder import read_marker
 from ring_worker.contract import Degrees
+from small_training import small_model, train
 
 Say = Callable[[Any], None]
 STEPS = 3
 
 
-def fresh(seed: int) -> tuple[nn.Module, torch.optim.AdamW]:
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(48, 64), nn.Tanh(), nn.Linear(64, 48, bias=False))
-    return model, torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
-
-
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: int) -> list[float]:
-    """Steps first..last, the same on each rank; their losses."""
-    losses = []
-    for step in range(first, last + 1):
-        batch = torch.randn(8, 48, generator=torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
-        loss = (model(batch) - batch).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
 def trained_and_saved(group: dist.ProcessGroup, say: Say, path: Path, degrees: Degrees) -> None:
-    model, optimizer = fresh(seed=0)
+    model, optimizer = small_model(seed=0, width=48)
     train(model, optimizer, 1, STEPS)
     checkpoints = Checkpoints(path, 2, group, Writer(degrees=degrees))
     record = checkpoints.save(STEPS, training_state(model, optimizer, Progress(STEPS, 24, 999, 1.25)))
@@ -47,7 +29,7 @@ def trained_and_saved(group: dist.ProcessGroup, say: Say, path: Path, degrees: D
 
 
 def loaded_and_trained_on(group: dist.ProcessGroup, say: Say, path: Path) -> None:
-    model, optimizer = fresh(seed=1)
+    model, optimizer = small_model(seed=1, width=48)
     state = training_state(model, optimizer, Progress())
     checkpoints = Checkpoints(path, 2, group)
     checkpoints.load(checkpoints.latest() or 0, state)
@@ -55,7 +37,7 @@ def loaded_and_trained_on(group: dist.ProcessGroup, say: Say, path: Path) -> Non
 
 
 def undisturbed() -> list[float]:
-    model, optimizer = fresh(seed=0)
+    model, optimizer = small_model(seed=0, width=48)
     return train(model, optimizer, 1, STEPS + 3)[STEPS:]
 
 

@@ -14,7 +14,6 @@ import torch
 import torch.distributed.checkpoint as dcp
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from ring_worker.checkpoint import (
     CheckpointError,
@@ -29,6 +28,7 @@ from ring_worker.checkpoint.folder import MARKER, Marker, Stored, read_marker
 from ring_worker.checkpoint.tensors import fill_numbers, flatten
 from ring_worker.contract import ExitCode
 from ring_worker.contract.strict import dump
+from small_training import small_model, train
 
 
 @pytest.fixture(autouse=True)
@@ -60,35 +60,17 @@ def names(path: Path) -> list[str]:
     return sorted(found.name for found in path.iterdir())
 
 
-def small_model(seed: int) -> tuple[nn.Module, torch.optim.AdamW]:
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 6, bias=False))
-    return model, torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
-
-
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, first: int, last: int) -> list[float]:
-    losses = []
-    for step in range(first, last + 1):
-        batch = torch.randn(4, 6, generator=torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
-        loss = (model(batch) - batch).square().mean()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
 @pytest.mark.parametrize("stopped_after", [0, 1, 7])
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path, stopped_after: int) -> None:
-    model, optimizer = small_model(seed=0)
+    model, optimizer = small_model(seed=0, width=6)
     undisturbed = train(model, optimizer, 1, 12)
 
-    model, optimizer = small_model(seed=0)
+    model, optimizer = small_model(seed=0, width=6)
     train(model, optimizer, 1, stopped_after)
     progress = Progress(stopped_after, stopped_after * 4, stopped_after * 400, stopped_after / 3)
     Checkpoints(tmp_path, 1, None).save(stopped_after, training_state(model, optimizer, progress))
 
-    model, optimizer = small_model(seed=1)
+    model, optimizer = small_model(seed=1, width=6)
     state = training_state(model, optimizer, Progress())
     Checkpoints(tmp_path, 1, None).load(stopped_after, state)
     assert progress_of(state) == progress
@@ -96,18 +78,18 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path, stopped_after: int) -
 
 
 def test_taking_the_state_of_a_fresh_optimizer_changes_nothing() -> None:
-    model, optimizer = small_model(seed=0)
+    model, optimizer = small_model(seed=0, width=6)
     undisturbed = train(model, optimizer, 1, 3)
-    model, optimizer = small_model(seed=0)
+    model, optimizer = small_model(seed=0, width=6)
     training_state(model, optimizer, Progress())
     assert train(model, optimizer, 1, 3) == undisturbed
 
 
 def test_a_fresh_optimizer_whose_parameters_have_gradients_already_is_filled_too(tmp_path: Path) -> None:
-    model, optimizer = small_model(seed=0)
+    model, optimizer = small_model(seed=0, width=6)
     train(model, optimizer, 1, 2)
     Checkpoints(tmp_path, 1, None).save(2, training_state(model, optimizer, Progress(step=2)))
-    model, fresh = small_model(seed=1)
+    model, fresh = small_model(seed=1, width=6)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)  # as with one buffer for all gradients, made before the first step
     Checkpoints(tmp_path, 1, None).load(2, training_state(model, fresh, Progress()))
@@ -116,7 +98,7 @@ def test_a_fresh_optimizer_whose_parameters_have_gradients_already_is_filled_too
 
 
 def test_the_optimizers_state_is_saved_by_parameter_and_its_settings_are_not(tmp_path: Path) -> None:
-    model, optimizer = small_model(seed=0)
+    model, optimizer = small_model(seed=0, width=6)
     train(model, optimizer, 1, 2)
     flat = flatten(training_state(model, optimizer, Progress(step=2)))
     assert flat["optimizer.0.weight.step"].item() == 2
@@ -209,10 +191,10 @@ def test_a_checkpoint_is_loaded_by_its_path_too(tmp_path: Path) -> None:
 
 
 def test_sections_that_are_not_asked_for_are_not_read(tmp_path: Path) -> None:
-    model, optimizer = small_model(seed=0)
+    model, optimizer = small_model(seed=0, width=6)
     checkpoints = Checkpoints(tmp_path, 1, None)
     checkpoints.save(1, training_state(model, optimizer, Progress(step=1)))
-    other, _ = small_model(seed=1)
+    other, _ = small_model(seed=1, width=6)
     checkpoints.load(1, {"model": other.state_dict()})
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 

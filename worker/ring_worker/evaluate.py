@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from ring_worker.build import Parts
 from ring_worker.errors import DivergedError
-from ring_worker.loss import token_losses
+from ring_worker.loss import IGNORED, token_losses
 
 
 @torch.no_grad()
@@ -43,4 +43,4 @@ def _losses(parts: Parts, index: int) -> torch.Tensor:
     shard = parts.sharder.shard(parts.dataset.held_out(index))
     hidden = parts.hidden(shard)
     losses = token_losses(hidden, parts.model.head_weight, shard.labels, parts.loss_chunk, parts.model.vocabulary)
-    return torch.stack([losses.sum(dtype=torch.float64), (shard.labels >= 0).sum().double()])
+    return torch.stack([losses.sum(dtype=torch.float64), (shard.labels != IGNORED).sum().double()])
