@@ -2,7 +2,8 @@
 
 A rectangle is one call; a triangle one causal call, with a second for the rectangle before it; a band is cut into tiles
 with an additive mask. The kernel computes in its inputs' dtype, so half precision is raised to fp32 first: partial
-outputs must not be rounded, or the error grows with the ring. Grouped heads are the kernel's own.
+outputs must not be rounded, or the error grows with the ring. Grouped heads are the kernel's own. What it has no notion
+of, the soft cap and values of another head size, goes to the plain blockwise twin.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ring_worker.attention.kernels.interface import Block, Carry, Gradients, Saved, state_dtype
-from ring_worker.attention.kernels.reference import tiles, visible
+from ring_worker.attention.kernels.reference import ReferenceKernel, tiles, visible
 from ring_worker.attention.layout import Range
 from ring_worker.attention.schedule import Run
 
@@ -40,6 +41,8 @@ class CpuFlashKernel:
     name = "cpu-flash"
 
     def forward(self, q_BHQD: Tensor, block: Block, carry: Carry) -> None:
+        if _needs_twin(block):
+            return ReferenceKernel().forward(q_BHQD, block, carry)
         q, k, v = (_raised(x) for x in (q_BHQD, block.k, block.v))
         for call in _calls(block.runs):
             rows, keys = call.rows, call.keys
@@ -47,8 +50,11 @@ class CpuFlashKernel:
                 q[:, :, rows], k[:, :, keys], v[:, :, keys], 0.0, call.causal, attn_mask=call.mask, scale=block.scale
             )
             carry.absorb(rows.start, rows.stop, o, lse)
+        return None
 
     def backward(self, saved: Saved, block: Block, gradients: Gradients) -> None:
+        if _needs_twin(block):
+            return ReferenceKernel().backward(saved, block, gradients)
         q, o, do, k, v = (_raised(x) for x in (saved.q, saved.o, saved.do, block.k, block.v))
         for call in _calls(block.runs):
             rows, keys = call.rows, call.keys
@@ -67,6 +73,11 @@ class CpuFlashKernel:
             gradients.dq[:, :, rows] += dq
             gradients.dk[:, :, keys] += dk
             gradients.dv[:, :, keys] += dv
+        return None
+
+
+def _needs_twin(block: Block) -> bool:
+    return block.softcap is not None or block.k.shape[-1] != block.v.shape[-1]
 
 
 def _raised(x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 A kernel goes on with an online softmax: it takes the carried state of the query rows and returns it with more keys in
 it. The state is fp32 (fp64 for fp64 inputs) and is never rounded between blocks, so the error does not grow with the
-number of blocks. Dims: B batch, H query heads, G key heads (H a multiple of G), Q queries, K keys, D head size.
+number of blocks. Dims: B batch, H query heads, G key heads (H a multiple of G), Q queries, K keys, D head size of
+queries and keys, E head size of values (mostly D; 128 beside 192 in latent attention).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 class Carry:
     """Online softmax over the keys so far: `m` row maximum of s, `l` sum of exp(s - m), `acc` sum of exp(s - m) v.
 
-    `acc` [B, H, Q, D], `m` and `l` [B, H, Q]. A row without keys has m = -inf, l = 0, acc = 0. Kernels update in place.
+    `acc` [B, H, Q, E], `m` and `l` [B, H, Q]. A row without keys has m = -inf, l = 0, acc = 0. Kernels update in place.
     """
 
     acc: Tensor
@@ -34,15 +35,16 @@ class Carry:
     l: Tensor  # noqa: E741  the name that the literature gives it
 
     @classmethod
-    def empty(cls, q_BHQD: Tensor) -> Carry:
+    def empty(cls, q_BHQD: Tensor, value_size: int | None = None) -> Carry:
+        """No keys yet. `value_size` E; default: that of q."""
         dtype = state_dtype(q_BHQD.dtype)
         rows = q_BHQD.shape[:-1]
-        acc = torch.zeros(q_BHQD.shape, dtype=dtype, device=q_BHQD.device)
+        acc = torch.zeros((*rows, value_size or q_BHQD.shape[-1]), dtype=dtype, device=q_BHQD.device)
         m = torch.full(rows, -torch.inf, dtype=dtype, device=q_BHQD.device)
         return cls(acc, m, torch.zeros_like(m))
 
     def finish(self) -> tuple[Tensor, Tensor]:
-        """(output [B, H, Q, D], lse [B, H, Q]) in the state's dtype; rows without keys are 0 and -inf."""
+        """(output [B, H, Q, E], lse [B, H, Q]) in the state's dtype; rows without keys are 0 and -inf."""
         some = self.l > 0
         lse = torch.where(some, self.m + torch.where(some, self.l, 1).log(), -torch.inf)
         return self.acc / torch.where(some, self.l, 1)[..., None], lse
@@ -59,19 +61,24 @@ class Carry:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Keys and values [B, G, K, D], and the runs of query rows that see them. Scores are q k * `scale`."""
+    """Keys [B, G, K, D] and values [B, G, K, E], and the runs of query rows that see them, each row in one run at most.
+
+    The score of a pair is s = q k * `scale`, or with a `softcap` c the softer c tanh(s / c), which stays within -c .. c
+    (Gemma 2, arXiv 2408.00118).
+    """
 
     k: Tensor
     v: Tensor
     runs: Sequence[Run]
     scale: float
+    softcap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
     """What the backward pass needs of the queries, over *all* keys of the sequence.
 
-    `q`, `o`, `do` [B, H, Q, D]; `lse` and `delta` = rowsum(do * o) [B, H, Q] in the state's dtype.
+    `q` [B, H, Q, D]; `o`, `do` [B, H, Q, E]; `lse` and `delta` = rowsum(do * o) [B, H, Q] in the state's dtype.
     """
 
     q: Tensor
@@ -83,7 +90,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """`dq` [B, H, Q, D], `dk` and `dv` [B, G, K, D], in the state's dtype. Kernels add to them in place."""
+    """`dq` [B, H, Q, D], `dk` [B, G, K, D], `dv` [B, G, K, E], in the state's dtype. Kernels add to them in place."""
 
     dq: Tensor
     dk: Tensor

@@ -25,7 +25,7 @@ class ReferenceKernel:
     def forward(self, q_BHQD: Tensor, block: Block, carry: Carry) -> None:
         for run in tiles(block.runs):
             q, k, v = grouped(q_BHQD, block.k, run), keys(block.k, run.keys), keys(block.v, run.keys)
-            s = scores(q, k, run, block.scale)
+            s = scores(q, k, run, block)
             m, total, acc = (rows_of(t, run, block.k) for t in (carry.m, carry.l, carry.acc))
             top = torch.maximum(m, s.amax(-1))
             old, p = (m - top).exp(), (s - top[..., None]).exp()
@@ -38,8 +38,11 @@ class ReferenceKernel:
             q, do = grouped(saved.q, block.k, run), grouped(saved.do, block.k, run)
             k, v = keys(block.k, run.keys), keys(block.v, run.keys)
             lse, delta = (rows_of(t, run, block.k) for t in (saved.lse, saved.delta))
-            p = (scores(q, k, run, block.scale) - lse[..., None]).exp()
+            s = scores(q, k, run, block)
+            p = (s - lse[..., None]).exp()
             ds = p * (do @ v.mT - delta[..., None]) * block.scale
+            if block.softcap:
+                ds *= 1 - (s.masked_fill(s.isinf(), 0) / block.softcap).square()
             rows_of(gradients.dq, run, block.k).add_(ds @ k)
             seen = slice(*run.keys)
             gradients.dk[:, :, seen] += (ds.mT @ q).sum(2)
@@ -81,9 +84,11 @@ def keys(x_BGKD: Tensor, seen: Range) -> Tensor:
     return x_BGKD[:, :, None, seen.start : seen.stop].to(state_dtype(x_BGKD.dtype))
 
 
-def scores(q: Tensor, k: Tensor, run: Run, scale: float) -> Tensor:
-    """Scaled scores of a tile, -inf where the run masks."""
-    s = (q @ k.mT) * scale
+def scores(q: Tensor, k: Tensor, run: Run, block: Block) -> Tensor:
+    """Scores of a tile as in `Block`, -inf where the run masks."""
+    s = (q @ k.mT) * block.scale
+    if block.softcap:
+        s = (s / block.softcap).tanh_().mul_(block.softcap)
     if run.lo_step or run.hi_step:
         s = s.masked_fill(~visible(run, q.device), -torch.inf)
     return s
