@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ring_worker import contract
+from ring_worker.attention.function import ring_attention
 from ring_worker.attention.layout import Layout
 from ring_worker.attention.masks import Mask
-from ring_worker.attention.ring import Ring, ring_attention
+from ring_worker.attention.ring import Ring
 from ring_worker.model import Attend
 
 

@@ -1,29 +1,38 @@
-"""What each rank computes in each step of the ring, and which keys travel on: pure, no torch.
+"""What each rank computes in each step of the ring, and what travels meanwhile: pure, no torch.
 
-In: a layout and a mask. Out: for one rank, a `Step` for each turn of the ring. In step s rank r holds the keys of
-rank (r - s) mod N; it computes the runs of that step and meanwhile passes on the range of keys that a later rank
-still needs. The ring stops turning after the last step in which any rank has work, so an aligned chunked-local mask
-sends nothing and a short window only its neighbours' keys. In the backward pass the gradients of travelling keys
-follow one step behind them, in the range that has been touched so far, and go home from the last rank that used them.
+In: whose attention is asked for, a route, and what moves: keys (with values) or, in a backward pass, queries. Out: for
+one rank, a `Step` for each turn. A rank meets the moving tokens of one source a step. It receives just those of them
+that it reads, once, and so the bytes sent are the least that any exact schedule can send: what the rank before has read
+too comes from there, one hop away; the rest comes from its owner. So a causal zigzag ring does not carry late chunks
+past ranks that cannot see them (a quarter of a plain ring's bytes), a window asks its neighbours only, an aligned
+chunk asks nobody, and packed documents share what crosses a border.
 
-A rank's positions ascend and a mask's bounds never decrease, hence a query's keys are one interval of the *source's
-own index*, whatever the layout; neighbouring rows whose bounds move by 0 or 1 a row are one `Run`, which a kernel
-computes as a rectangle, a triangle or a band. Indices are of tokens in a shard; ranges are half-open.
+Gradients of moving tokens follow one step behind: each rank adds its share to the sum that comes from the rank before
+and passes on what the next one adds to as well; the rest goes home to its owner. At the end of an inner round all of it
+does. Thus a sum crosses each link of a chain once, in an order that is always the same.
+
+A rank's positions ascend, so a term of the mask gives each query one interval of the *source's own index*, whatever the
+layout; neighbouring rows whose bounds move by 0 or 1 a row are one `Run`, which a kernel computes as a rectangle, a
+triangle or a band. Indices are of tokens in a shard; ranges are half-open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ring_worker.attention.layout import Layout, Range
-from ring_worker.attention.masks import Mask
+from ring_worker.attention.layout import Range
+from ring_worker.attention.needs import Asked, Needs, key_needs, query_needs
+from ring_worker.attention.ranges import Ranges, common, tokens, without
+from ring_worker.attention.route import Route
 
 Rows = npt.NDArray[np.int64]
+Moving = Literal["keys", "queries"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,112 +66,217 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One turn of the ring for one rank.
+class Parcel:
+    """Ranges of one owner's tokens, to or from the rank `peer`."""
 
-    `source`: owner of the keys that are held. `send` goes to the next rank while `runs` are computed, `receive` comes
-    from the one before (keys of the next step's source); both are ranges of that owner's keys, None for nothing.
-    Backward: `return_receive` is the range of this source's gradients that arrives from the rank before, `return_send`
-    the range that goes on (or home, after the last step) once this step's own share is added.
-    """
+    peer: int
+    ranges: Ranges
 
-    source: int
-    runs: tuple[Run, ...]
-    send: Range | None
-    receive: Range | None
-    return_send: Range | None
-    return_receive: Range | None
 
-    @property
-    def pairs(self) -> int:
-        return sum(run.pairs for run in self.runs)
+Parcels = tuple[Parcel, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """All steps of one rank; every rank has as many. `home`: what comes back to this rank at the end."""
+class Exchange:
+    """Posted together. `held`: sent from the tokens that this rank met last; `own`: from its own; `received`."""
 
-    rank: int
-    ranks: int
-    steps: tuple[Step, ...]
-    home: Range | None
+    held: Parcels = ()
+    own: Parcels = ()
+    received: Parcels = ()
+
+    @property
+    def sent(self) -> int:
+        """Tokens."""
+        return sum(tokens(parcel.ranges) for parcel in (*self.held, *self.own))
+
+
+@dataclass(frozen=True, slots=True)
+class Returns:
+    """Gradient sums, posted together.
+
+    Of the source before, `passed` goes on to the next rank and `home` to its owner. `arriving` is the sum so far of this
+    step's source; `returning` is of this rank's own tokens, from a rank that has read them.
+    """
+
+    passed: Parcels = ()
+    home: Parcels = ()
+    arriving: Parcels = ()
+    returning: Parcels = ()
+
+    @property
+    def sent(self) -> int:
+        """Tokens."""
+        return sum(tokens(parcel.ranges) for parcel in (*self.passed, *self.home))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One turn of the ring for one rank.
+
+    `source`: owner of the moving tokens that are met, of which this rank reads the ranges `read`. `terms`: for each
+    term of the mask, the runs to compute. While that happens, `next` brings what the next step reads, unless that
+    starts an inner round; `round` brings what the next inner round starts with, and is awaited at the end of this one.
+    Backward: `sums` follow one step behind; `round_sums` are those that left an inner round.
+    """
+
+    source: int
+    read: Ranges
+    terms: tuple[tuple[Run, ...], ...]
+    next: Exchange = Exchange()
+    round: Exchange = Exchange()
+    sums: Returns = Returns()
+    round_sums: Returns = Returns()
+    starts_round: bool = False
+    ends_round: bool = False
 
     @property
     def pairs(self) -> int:
+        return sum(run.pairs for runs in self.terms for run in runs)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All steps of one rank; every rank has as many. `home`: what goes home at the end."""
+
+    rank: int
+    moving: Moving
+    steps: tuple[Step, ...]
+    home: Returns
+
+    @cached_property
+    def pairs(self) -> int:
+        """Unmasked (query, key) pairs."""
         return sum(step.pairs for step in self.steps)
+
+    @cached_property
+    def sent(self) -> int:
+        """Moving tokens that this rank sends, once for each receiver."""
+        return sum(step.next.sent + step.round.sent for step in self.steps)
+
+    @cached_property
+    def returned(self) -> int:
+        """Tokens whose gradient sums this rank sends."""
+        return sum(step.sums.sent + step.round_sums.sent for step in self.steps) + self.home.sent
 
 
 @lru_cache(maxsize=256)
-def schedule(layout: Layout, mask: Mask, rank: int) -> Schedule:
-    """The steps of `rank`. The same for every layer and step with this layout and mask, hence cached."""
-    n = layout.ranks
-    hulls = _hulls(layout, mask)
-    last = max(s for s in range(n) if s == 0 or any(hulls[r][(r - s) % n] for r in range(n)))
-    steps = tuple(_step(layout, mask, hulls, rank, s, last) for s in range(last + 1))
-    return Schedule(rank, n, steps, _touched(hulls, rank, last) if last else None)
+def schedule(asked: Asked, rank: int, route: Route, moving: Moving = "keys") -> Schedule:
+    """The steps of `rank`. The same for every layer and pass that asks for the same, hence cached."""
+    return _Builder(asked, rank, route, moving).schedule()
 
 
-def _step(layout: Layout, mask: Mask, hulls: Hulls, rank: int, s: int, last: int) -> Step:
-    n = layout.ranks
-    source = (rank - s) % n
-    return Step(
-        source=source,
-        runs=runs(*key_bounds(layout, mask, rank, source)) if hulls[rank][source] else (),
-        send=_needed(hulls, source, s + 1, last),
-        receive=_needed(hulls, (source - 1) % n, s + 1, last),
-        return_send=_touched(hulls, source, s) if s else None,
-        return_receive=_touched(hulls, source, s - 1) if s > 1 else None,
-    )
+class _Builder:
+    def __init__(self, asked: Asked, rank: int, route: Route, moving: Moving) -> None:
+        self._asked, self._rank, self._route, self._moving = asked, rank, route, moving
+        self._needs: tuple[Needs, ...] = (key_needs if moving == "keys" else query_needs)(asked)
+        self._last = _last_step(self._needs, route)
+
+    def schedule(self) -> Schedule:
+        steps = tuple(self._step(step) for step in range(self._last + 1))
+        home = self._ended_round(self._last) if self._last else Returns()
+        return Schedule(self._rank, self._moving, steps, home)
+
+    def _step(self, step: int) -> Step:
+        route, source = self._route, self._route.source(self._rank, step)
+        starts, ends = route.starts(step), route.starts(step + 1) or step == self._last
+        return Step(
+            source=source,
+            read=self._needs[self._rank].of(source),
+            terms=tuple(self._terms(source)),
+            next=Exchange() if ends else self._exchange(step + 1, step, route.before(self._rank)),
+            round=self._next_round(step + route.inner, step) if starts else Exchange(),
+            sums=Returns() if starts else self._sums(step),
+            round_sums=self._ended_round(step - 1) if starts and step else Returns(),
+            starts_round=starts,
+            ends_round=ends,
+        )
+
+    def _next_round(self, step: int, now: int) -> Exchange:
+        return self._exchange(step, now, self._route.across(self._rank)) if step <= self._last else Exchange()
+
+    def _exchange(self, step: int, now: int, carrier: int) -> Exchange:
+        """What the ranks will meet in `step`, sent by those that hold it `now` and by the owners."""
+        route, rank = self._route, self._rank
+        held = route.source(rank, now)
+        taker, reader = route.visitor(held, step), route.visitor(rank, step)
+        coming = route.source(rank, step)
+        return Exchange(
+            held=_parcels(taker, self._carried(held, rank, taker)),
+            own=_parcels(reader, self._owned(rank, route.visitor(rank, now), reader)),
+            received=_parcels(carrier, self._carried(coming, carrier, rank))
+            + _parcels(coming, self._owned(coming, carrier, rank)),
+        )
+
+    def _carried(self, source: int, carrier: int, taker: int) -> Ranges:
+        """What of the source's tokens `taker` gets from `carrier`, who has read them just before."""
+        return () if carrier == source else common(self._read(carrier, source), self._read(taker, source))
+
+    def _owned(self, source: int, carrier: int, taker: int) -> Ranges:
+        """What of the source's tokens `taker` gets from the source itself."""
+        return without(self._read(taker, source), self._carried(source, carrier, taker))
+
+    def _read(self, rank: int, source: int) -> Ranges:
+        return self._needs[rank].of(source)
+
+    def _sums(self, step: int) -> Returns:
+        """Posted in `step`, within an inner round: the sums of the step before go on, or home."""
+        route, rank = self._route, self._rank
+        source, before, met = route.source(rank, step), route.before(rank), route.source(rank, step - 1)
+        last = route.visitor(rank, step - 1)  # who met this rank's tokens in the step before
+        after, beyond = route.after(rank), route.after(last)
+        return Returns(
+            passed=_parcels(after, self._carried(met, rank, after)),
+            home=() if met == rank else _parcels(met, without(self._read(rank, met), self._read(after, met))),
+            arriving=_parcels(before, self._carried(source, before, rank)),
+            returning=() if last == rank else _parcels(last, without(self._read(last, rank), self._read(beyond, rank))),
+        )
+
+    def _ended_round(self, step: int) -> Returns:
+        """Posted after `step`, the last of an inner round: the sums go home."""
+        source, last = self._route.source(self._rank, step), self._route.visitor(self._rank, step)
+        if source == self._rank:
+            return Returns()
+        home, returning = self._read(self._rank, source), self._read(last, self._rank)
+        return Returns(home=_parcels(source, home), returning=_parcels(last, returning))
+
+    def _terms(self, source: int) -> Iterator[tuple[Run, ...]]:
+        if not self._read(self._rank, source):
+            return
+        queries, keys = (self._rank, source) if self._moving == "keys" else (source, self._rank)
+        for lo, hi in key_bounds(self._asked, queries, keys):
+            if found := runs(lo, hi):
+                yield found
 
 
-def _needed(hulls: Hulls, source: int, first: int, last: int) -> Range | None:
-    """Keys of `source` that ranks first .. last steps down the ring still read."""
-    n = len(hulls)
-    return _union([hulls[(source + s) % n][source] for s in range(first, last + 1)])
+def _last_step(needs: tuple[Needs, ...], route: Route) -> int:
+    """The last step in which any rank meets tokens that it reads."""
+    last = 0
+    for reader, need in enumerate(needs):
+        sources = np.unique(need.source)
+        rings = route.ranks // route.inner
+        outer = (reader // route.inner - sources // route.inner) % rings
+        inner = (reader - sources) % route.inner
+        last = max(last, int((outer * route.inner + inner).max(initial=0)))
+    return last
 
 
-def _touched(hulls: Hulls, source: int, last: int) -> Range | None:
-    """Keys of `source` for which ranks 1 .. last steps down the ring have made gradients."""
-    n = len(hulls)
-    return _union([hulls[(source + s) % n][source] for s in range(1, last + 1)])
+def _parcels(peer: int, ranges: Ranges) -> Parcels:
+    return (Parcel(peer, ranges),) if ranges else ()
 
 
-def _union(ranges: Sequence[Range | None]) -> Range | None:
-    given = [r for r in ranges if r]
-    return Range(min(r.start for r in given), max(r.stop for r in given)) if given else None
+def key_bounds(asked: Asked, rank: int, source: int) -> list[tuple[Rows, Rows]]:
+    """For each term (lo, hi), each [queries of rank]: the interval of the source's own key indices that each sees."""
+    return [(lo[source], hi[source]) for lo, hi in _all_bounds(asked, rank)]
 
 
-Hulls = list[list[Range | None]]
-
-
-@lru_cache(maxsize=64)
-def _hulls(layout: Layout, mask: Mask) -> Hulls:
-    """[rank][source] -> the smallest range of the source's keys that holds all that the rank reads; None for none.
-
-    Every query sees at least itself, so the keys of a range of queries are one interval of positions, from what the
-    first one sees to what the last one sees: the borders of the ranges are enough.
-    """
-    return [_hulls_of(layout, mask, rank) for rank in range(layout.ranks)]
-
-
-def _hulls_of(layout: Layout, mask: Mask, rank: int) -> list[Range | None]:
-    ranges = layout.ranges(rank)
-    if not ranges:
-        return [None] * layout.ranks
-    lo, _ = mask.bounds(np.array([r.start for r in ranges]), layout.length)
-    _, hi = mask.bounds(np.array([r.stop - 1 for r in ranges]), layout.length)
-    first, last = layout.counts_before(lo), layout.counts_before(hi)  # [source, range], in the source's key indices
-    return [
-        _union([Range(int(a), int(b)) for a, b in zip(*of_source, strict=True) if b > a])
-        for of_source in zip(first, last, strict=True)
-    ]
-
-
-def key_bounds(layout: Layout, mask: Mask, rank: int, source: int) -> tuple[Rows, Rows]:
-    """(lo, hi), each [tokens of rank]: the interval of the source's own key indices that each query of `rank` sees."""
-    lo, hi = mask.bounds(layout.positions(rank), layout.length)
-    keys = layout.positions(source)
-    return np.searchsorted(keys, lo), np.searchsorted(keys, hi)
+@lru_cache(maxsize=4)
+def _all_bounds(asked: Asked, rank: int) -> list[tuple[Rows, Rows]]:
+    """For each term (lo, hi), each [sources, queries of rank]."""
+    layout = asked.layout
+    queries = layout.positions(rank)
+    queries = queries[: layout.early(rank)] if asked.early else queries
+    terms = asked.mask.terms(queries, layout.length)
+    return [(layout.counts_before(lo), layout.counts_before(hi)) for lo, hi in terms]
 
 
 def runs(lo: Rows, hi: Rows) -> tuple[Run, ...]:

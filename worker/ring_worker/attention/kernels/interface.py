@@ -78,11 +78,12 @@ class Block:
 class Saved:
     """What the backward pass needs of the queries, over *all* keys of the sequence.
 
-    `q` [B, H, Q, D]; `o`, `do` [B, H, Q, E]; `lse` and `delta` = rowsum(do * o) [B, H, Q] in the state's dtype.
+    `q` [B, H, Q, D]; `o`, `do` [B, H, Q, E]; `lse` and `delta` = rowsum(do * o) [B, H, Q] in the state's dtype. `o` is
+    None where the queries have travelled: delta is all that the arithmetic needs of it.
     """
 
     q: Tensor
-    o: Tensor
+    o: Tensor | None
     do: Tensor
     lse: Tensor
     delta: Tensor
