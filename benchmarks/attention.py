@@ -259,18 +259,19 @@ def _compare(candidates: Sequence[Candidate], cells: dict[str, Cell]) -> None:
 
 
 def table(results: Sequence[dict[str, Any]], head: dict[str, Any]) -> Table:
-    title = f"{head['device']}, {head['machine']}, torch {head['torch']}, commit {head['commit']}, {head['date'][:10]}"
+    place = f"{head['device']}, {head['machine']}, load {head['load']}"
+    title = f"{place}, torch {head['torch']}, commit {head['commit']}, {head['date'][:10]}"
     shown = Table(title=title)
     for name in ("tokens", "head size", "mask", "kernel"):
         shown.add_column(name)
     for name in ("forward TFLOP/s", "/ best other", "backward TFLOP/s", "/ best other", "error o", "dq dk dv"):
         shown.add_column(name, justify="right")
     for result in results:
-        place = [str(result["length"]), str(result["head_size"]), result["mask"]]
+        where = [str(result["length"]), str(result["head_size"]), result["mask"]]
         for name, cell in result["candidates"].items():
             if "missing" not in cell:
-                shown.add_row(*place, name, *_row(cell))
-                place = ["", "", ""]
+                shown.add_row(*where, name, *_row(cell))
+                where = ["", "", ""]
         shown.add_section()
     return shown
 

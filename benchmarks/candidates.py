@@ -22,6 +22,8 @@ from ring_worker.attention.kernels.library import BACKENDS, LibraryKernel
 from ring_worker.attention.kernels.reference import ReferenceKernel
 from ring_worker.attention.schedule import Run
 
+PLAIN_LONGEST = 1024
+
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -140,6 +142,12 @@ def _only_on_a_gpu(problem: Problem) -> str | None:
     return None if problem.device.type == "cuda" else "compared on a GPU only"
 
 
+def _only_short_on_the_cpu(problem: Problem) -> str | None:
+    if problem.length > PLAIN_LONGEST:
+        return f"takes too long past {PLAIN_LONGEST} tokens"
+    return _only_on_the_cpu(problem)
+
+
 def _where(backend: str) -> Callable[[Problem], str | None]:
     why_not = BACKENDS[backend].why_not
     return lambda problem: why_not(problem.device, problem.dtype, problem.head_size, problem.head_size)
@@ -149,7 +157,7 @@ CANDIDATES = (
     Candidate("ours", True, _own, _anywhere),
     Candidate("ours, by cudnn", True, _library("cudnn"), _where("cudnn")),
     Candidate("ours, by flash", True, _library("flash"), _where("flash")),
-    Candidate("plain twin", True, _plain, _only_on_the_cpu),
+    Candidate("plain twin", True, _plain, _only_short_on_the_cpu),
     Candidate("torch on the CPU", False, _torch(SDPBackend.FLASH_ATTENTION), _only_on_the_cpu),
     Candidate("torch flash", False, _torch(SDPBackend.FLASH_ATTENTION), _where("flash")),
     Candidate("torch cudnn", False, _torch(SDPBackend.CUDNN_ATTENTION), _where("cudnn")),

@@ -17,11 +17,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def about(benchmark: str, device: torch.device) -> dict[str, Any]:
-    """The head of a result file. `commit` ends in "+" where tracked files differ from it."""
+    """The head of a result file. `commit` ends in "+" where tracked files differ from it.
+
+    `load`: processes that wanted a core in the last minute, before the benchmark: well above 0, the machine was shared.
+    """
     return {
         "benchmark": benchmark,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{os.cpu_count()} cores, {processor()}",
+        "load": round(os.getloadavg()[0], 2),
         "device": device_name(device),
         "torch": torch.__version__,
         "triton": _version("triton"),

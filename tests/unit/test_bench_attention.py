@@ -210,7 +210,7 @@ def test_the_program_runs_on_the_cpu_and_writes_what_it_shows(
     monkeypatch.setattr(sys, "argv", ["attention", "--cpu", "--lengths", "64", "--repeats", "1", "--json", str(path)])
     attention.main()
     found = json.loads(path.read_text())
-    assert {"benchmark", "date", "machine", "device", "torch", "triton", "commit"} <= set(found)
+    assert {"benchmark", "date", "machine", "load", "device", "torch", "triton", "commit"} <= set(found)
     assert [(r["length"], r["head_size"], r["mask"]) for r in found["results"]] == [
         (64, 64, "causal"),
         (64, 64, "full"),
