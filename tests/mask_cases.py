@@ -64,7 +64,7 @@ def _prefixes(documents: int) -> st.SearchStrategy[int | tuple[int, ...]]:
 
 @st.composite
 def _blocks(draw: st.DrawFn, length: int) -> Blocks:
-    query, key = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+    query, key = draw(st.integers(1 + length // 6, 20)), draw(st.integers(1, 20))
     keys = st.sets(st.integers(0, (length - 1) // key), max_size=5).map(lambda found: tuple(sorted(found)))
     rows = -(-length // query)
     return Blocks(query, key, tuple(draw(st.lists(keys, min_size=rows, max_size=rows))))

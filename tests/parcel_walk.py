@@ -55,7 +55,7 @@ class Mail:
 
 
 class Walk:
-    """All ranks' schedules, step by step. `seen`: bool [ranks, tokens], what each rank's needs really are."""
+    """All ranks' schedules, step by step. `own` at the end: of each rank's tokens, whose shares have come home."""
 
     def __init__(self, plans: list[Schedule], sizes: list[int]) -> None:
         self.plans, self.sizes, self.ranks = plans, sizes, range(len(plans))
@@ -74,7 +74,7 @@ class Walk:
             self._send_sums(self.sums, rank, self.plans[rank].home)
         for rank in self.ranks:
             self._take_home(self.sums, rank, self.plans[rank].home)
-        assert self.keys.empty() and self.outer_keys.empty() and self.sums.empty() and self.outer_sums.empty()
+        assert all(mail.empty() for mail in (self.keys, self.outer_keys, self.sums, self.outer_sums))
 
     def _post(self, index: int) -> None:
         for rank in self.ranks:
@@ -120,7 +120,7 @@ class Walk:
                 self.coming[rank] = self._receive(self.outer_keys, rank, index, step.round, self._next_round(index))
             arrived = self._receive(self.keys, rank, index, step.next, index + 1)
             self.held[rank] = self.coming[rank] if step.ends_round else arrived
-        assert self.keys.empty() and self.sums.empty()
+        assert all(mail.empty() for mail in (self.keys, self.sums))
 
     def _next_round(self, index: int) -> int:
         starts = [i for i, step in enumerate(self.plans[0].steps) if step.starts_round and i > index]
@@ -136,7 +136,8 @@ class Walk:
         for r, _ in mail.take(rank, exchange.received, coming.source):
             got[:, r.start : r.stop] += 1
         if exchange.received:
-            assert got[0].sum() == tokens(coming.read) and all(got[:, a:b].all() for a, b in coming.read)
+            assert got[0].sum() == tokens(coming.read)
+            assert all(got[:, a:b].all() for a, b in coming.read)
         return got
 
     def _take_home(self, mail: Mail, rank: int, returns: Returns) -> None:
@@ -145,7 +146,8 @@ class Walk:
 
     def _sum_of(self, rank: int, source: int) -> Counts:
         held = self.sum[rank]
-        assert held is not None and held[0] == source
+        assert held is not None
+        assert held[0] == source
         return held[1]
 
     def _none(self, source: int) -> Counts:
