@@ -12,7 +12,7 @@ from mask_cases import MASKS
 from ring_worker.attention.function import loop_attention, ring_attention, virtual_rings
 from ring_worker.attention.kernels import choose
 from ring_worker.attention.kernels.interface import Block, Carry
-from ring_worker.attention.layout import KINDS, Layout
+from ring_worker.attention.layout import Layout
 from ring_worker.attention.masks import CAUSAL, Mask
 from ring_worker.attention.passes import Call
 from ring_worker.attention.probe import Probed, drawn, probe, probe_pass
@@ -55,8 +55,7 @@ def probed(
     return Probed(sum(f.rows for f in found), sum(f.mismatches for f in found), max(f.worst for f in found))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype, kind", [(torch.float32, "zigzag"), (torch.bfloat16, "striped")], ids=str)
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_a_right_ring_has_no_mismatches(mask: Mask, dtype: torch.dtype, kind: str) -> None:
     qkv, rings = inputs(61, dtype, value=6), virtual_rings(Layout(kind, 61, 4, stripe=5))

@@ -193,6 +193,7 @@ def test_early_asks_for_no_more_than_the_whole(mask: Mask, kind: str) -> None:
         ([0, 0, 0, 0], [0, 2, 2, 0], [Run(1, 3, 0, 2, 0, 0)]),
         ([0, 0, 0, 0], [2, 2, 9, 9], [Run(0, 2, 0, 2, 0, 0), Run(2, 4, 0, 9, 0, 0)]),
         ([0], [3], [Run(0, 1, 0, 3, 0, 0)]),
+        ([0, 1, 1], [1, 2, 3], [Run(0, 1, 0, 1, 0, 0), Run(1, 3, 1, 2, 0, 1)]),  # one token of another document
         ([], [], []),
     ],
 )

@@ -1,7 +1,8 @@
 """A sample of the ring's output, recomputed densely while a training runs: is what it trains on still attention?
 
-In: what a rank gave to ring attention and what it got. Out: how many of its sampled rows differ from dense attention by more than rounding. A wrong kernel, a message that was lost or a driver's new bug makes a loss that looks normal; so
-rows drawn from the whole sequence go to every rank, each attends densely over its own keys, and the owner merges the
+In: what a rank gave to ring attention and what it got back. Out: how many of its sampled rows differ from dense
+attention by more than rounding. A wrong kernel, a lost message or a driver's new bug can leave a loss that looks right;
+so rows drawn from the whole sequence go to every rank, each attends densely over its own keys, and the owner merges the
 parts. On purpose nothing is shared with the ring but the mask's terms and the transport: no schedule, no runs, no
 kernel, fp64 throughout. A row at a time, gathering just the keys that it sees: O(S/N) memory, and a NaN that is masked
 out cannot leak.
@@ -66,8 +67,8 @@ def probe(
     """Compare `rows` rows of the whole sequence, drawn from `seed`, with dense attention in fp64.
 
     All tensors and options as `ring_attention` took them and gave them back. Every rank of the ring calls it, with the
-    same mask, rows and seed. The rows of all ranks add up to `rows` (or the sequence's length). Where
-    heads are split (Ulysses), each member compares its part of the heads.
+    same mask, rows and seed. The rows of all ranks add up to `rows` (or the sequence's length). Where heads are split
+    (Ulysses), each member compares its part of the heads.
     """
     if ring.heads.size > 1:
         heads = q_BHSD.shape[1]
