@@ -65,10 +65,10 @@ def _seen(asked: Asked) -> tuple[Positions, Positions, Positions]:
     """(lo, hi, owner) of the key positions that each piece sees, and the rank whose queries it holds."""
     first, last, owner = _pieces(asked)
     starts, stops = asked.mask.terms(first, asked.layout.length), asked.mask.terms(last, asked.layout.length)
-    lo = np.concatenate([start for start, _ in starts] or [first])
-    hi = np.concatenate([stop for _, stop in stops] or [first])
-    owner = np.tile(owner, max(1, len(starts)))
-    some = hi > lo
+    lo, above_first = (np.concatenate(bounds) for bounds in zip(*starts, (first, first), strict=True))
+    below_last, hi = (np.concatenate(bounds) for bounds in zip(*stops, (first, first), strict=True))
+    owner = np.tile(owner, len(starts) + 1)
+    some = (above_first > lo) | (hi > below_last)  # where no row sees any, bounds may still move from row to row
     return lo[some], hi[some], owner[some]
 
 

@@ -282,11 +282,16 @@ def _all_bounds(asked: Asked, rank: int) -> list[tuple[Rows, Rows]]:
 
 
 def runs(lo: Rows, hi: Rows) -> tuple[Run, ...]:
-    """Cut rows into the fewest runs that a walk from the top finds. Rows without keys are in none."""
+    """Cut rows into the fewest runs that a walk from the top finds. Rows without keys are in none.
+
+    Neighbouring rows of one run share a key. So no run crosses into another document, even where just a token of it lies
+    on this rank, and what a kernel multiplies by 0 inside a run is never another document's: 0 x NaN would be NaN.
+    """
     count = len(lo)
     filled = hi > lo
     lo_step, hi_step = np.diff(lo), np.diff(hi)
     linear = (lo_step >= 0) & (lo_step <= 1) & (hi_step >= 0) & (hi_step <= 1) & filled[:-1] & filled[1:]
+    linear &= lo[1:] < hi[:-1]
     code = np.where(linear, 2 * lo_step + hi_step, -1)
     ends = np.append(np.flatnonzero(np.diff(code)) + 1, count - 1)  # rows at which a stretch of equal codes ends
     starts = np.flatnonzero(filled)
