@@ -142,6 +142,19 @@ def test_peers_are_positions_and_edges_are_ranks(tmp_path: Path) -> None:
     assert "rank 1 -> rank 2 (keys)" in second_told
 
 
+def in_inference_mode(group: dist.ProcessGroup, say: Say) -> None:
+    transport = GlooTransport(group)
+    with torch.inference_mode():
+        sent = torch.full((3,), float(transport.rank), dtype=torch.bfloat16)
+        received = torch.zeros_like(sent)
+        transport.exchange(KEYS, [Message(sent, 1 - transport.rank)], [Message(received, 1 - transport.rank)]).wait()
+    say(received.tolist())
+
+
+def test_tensors_made_in_inference_mode_are_filled_too(tmp_path: Path) -> None:
+    assert outcomes(2, tmp_path, in_inference_mode) == [[1] * 3, [0] * 3]
+
+
 def only_send(group: dist.ProcessGroup, say: Say) -> None:
     """What the waits of a sender and a receiver give."""
     transport, tensor = GlooTransport(group), torch.full((3,), float(dist.get_rank()))

@@ -105,8 +105,9 @@ class _Parcel:
     def unpack(self) -> float:
         """Fill the small messages. Returns when the peer posted them."""
         stamp, *parts = self.head.split([STAMP_BYTES, *(tensor.numel() for tensor in self.small)])
-        for tensor, part in zip(self.small, parts, strict=True):
-            tensor.copy_(part)
+        with torch.inference_mode():  # a mode of this thread, in which tensors may be written that were made in any
+            for tensor, part in zip(self.small, parts, strict=True):
+                tensor.copy_(part)
         return float(stamp.view(torch.float64))
 
 
