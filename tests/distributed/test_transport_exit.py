@@ -36,6 +36,7 @@ def be(rank: int, store: str, end: str) -> None:
     try:
         large = Message(torch.zeros(64 * 2**20, dtype=torch.uint8), 1)
         lost = transport.exchange(KEYS, [large], [])
+        time.sleep(0.3)  # so that it is clear whose time is up first
         transport.exchange(GRADIENTS, [], [Message(torch.zeros(9), 2)])
         lost.wait()
     except TransportError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from ring_worker.attention.transport import (
     Message,
     TransportError,
 )
-from ring_worker.attention.transport.gloo import PACKED_BYTES
+from ring_worker.attention.transport.gloo import CLOSED_BY_TIMEOUT, PACKED_BYTES, _Failure
 
 Say = Callable[[Any], None]
 
@@ -202,6 +203,15 @@ def test_a_frozen_peer_is_an_error_that_names_the_edge_everywhere_and_the_proces
         assert f"within {TIMEOUT_SECONDS:g} s" in said[0]
         started[0].process.join(END_SECONDS)
         assert started[0].process.exitcode == 0
+
+
+def test_what_another_time_out_ended_does_not_count_as_expired_though_its_own_time_is_up() -> None:
+    failure = _Failure(TIMEOUT_SECONDS)
+    ended = threading.Thread(target=failure.add, args=("the one that was ended", RuntimeError(CLOSED_BY_TIMEOUT), True))
+    ended.start()
+    failure.add("the first", RuntimeError("Timed out"), expired=True)
+    ended.join()
+    assert "the first" in told(failure.check)
 
 
 def beside_the_dead(group: dist.ProcessGroup, say: Say, sending: bool) -> None:

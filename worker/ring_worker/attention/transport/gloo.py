@@ -137,7 +137,8 @@ class _Failure:
 
     def add(self, edge: str, error: Exception, expired: bool) -> None:
         """Keeps only the first. An error that follows from a time-out lets the thread that saw that one go first."""
-        if not expired and CLOSED_BY_TIMEOUT in str(error):
+        if CLOSED_BY_TIMEOUT in str(error):
+            expired = False  # though its own time may be up as well
             self._known.wait(1.0)
         reason = f"not done within {self._timeout:g} s: the peer is frozen or cut off" if expired else str(error)
         with self._lock:
