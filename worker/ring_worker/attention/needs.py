@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -29,14 +30,22 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """For one rank: ranges of the tokens of each `source`, by ascending source: `bounds` [ranges, start and stop]."""
+    """For one rank: ranges of the tokens of each `source`, by ascending source: `bounds` [ranges, start and stop].
+
+    `index` [ranks + 1]: where the ranges of each source begin.
+    """
 
     source: Positions
     bounds: Positions
+    index: list[int]
+
+    @classmethod
+    def table(cls, source: Positions, bounds: Positions, ranks: int) -> Needs:
+        return cls(source, bounds, source.searchsorted(np.arange(ranks + 1)).tolist())
 
     def of(self, source: int) -> Ranges:
-        first, last = np.searchsorted(self.source, (source, source + 1))
-        return tuple(Range(a, b) for a, b in self.bounds[first:last].tolist())
+        first, last = self.index[source], self.index[source + 1]
+        return tuple(Range(a, b) for a, b in self.bounds[first:last].tolist()) if first < last else ()
 
     def tokens(self, without: int) -> int:
         """Of all sources but one."""
@@ -49,7 +58,7 @@ def key_needs(asked: Asked) -> tuple[Needs, ...]:
     lo, hi, owner = _seen(asked)
     order = np.argsort(owner, kind="stable")
     lo, hi, borders = lo[order], hi[order], np.searchsorted(owner[order], np.arange(asked.layout.ranks + 1))
-    return tuple(_spread(lo[a:b], hi[a:b], asked.layout) for a, b in zip(borders[:-1], borders[1:], strict=True))
+    return tuple(_spread(lo[a:b], hi[a:b], asked.layout) for a, b in pairwise(borders.tolist()))
 
 
 def _seen(asked: Asked) -> tuple[Positions, Positions, Positions]:
@@ -85,7 +94,7 @@ def _spread(lo: Positions, hi: Positions, layout: Layout) -> Needs:
     bounds = before[source, interval]
     touching = (source[1:] == source[:-1]) & (bounds[1:, 0] == bounds[:-1, 1])
     heads, tails = np.append(True, ~touching)[: len(source)], np.append(~touching, True)[: len(source)]
-    return Needs(source[heads], np.stack([bounds[heads, 0], bounds[tails, 1]], axis=1))
+    return Needs.table(source[heads], np.stack([bounds[heads, 0], bounds[tails, 1]], axis=1), layout.ranks)
 
 
 def _joined(lo: Positions, hi: Positions) -> tuple[Positions, Positions]:
@@ -105,7 +114,7 @@ def query_needs(asked: Asked) -> tuple[Needs, ...]:
         for rank, ranges in _readers(asked, source):
             found[rank] += [[source, *r] for r in ranges]
     tables = (np.array(rows, dtype=np.int64).reshape(-1, 3) for rows in found)
-    return tuple(Needs(table[:, 0], table[:, 1:]) for table in tables)
+    return tuple(Needs.table(table[:, 0], table[:, 1:], layout.ranks) for table in tables)
 
 
 def _readers(asked: Asked, source: int) -> list[tuple[int, list[list[int]]]]:
@@ -125,5 +134,5 @@ def _readers(asked: Asked, source: int) -> list[tuple[int, list[list[int]]]]:
 
 
 def travelling(needs: tuple[Needs, ...]) -> int:
-    """Tokens that are read on another rank than their own, counted once for every reader: the least that can be sent."""
+    """Tokens read on another rank than their own, counted once for every reader: the least that can be sent."""
     return sum(need.tokens(without=rank) for rank, need in enumerate(needs))
