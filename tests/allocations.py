@@ -28,19 +28,18 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.peak, self.live = 0, 0
+        self.peak = 0
         self._made = {}
         self._before = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self._before |= {s._cdata for s in _storages((args, kwargs))} - self._made.keys()
         results = func(*args, **(kwargs or {}))
-        for storage in _storages(results):
-            if storage._cdata not in self._before:
-                self._made.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
-        self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
-        self.live = sum(size for _, size in self._made.values())
-        self.peak = max(self.peak, self.live)
+        new = [s for s in _storages(results) if s._cdata not in self._before and s._cdata not in self._made]
+        if new:
+            self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
+            self._made.update({s._cdata: (StorageWeakRef(s), s.nbytes()) for s in new})
+            self.peak = max(self.peak, sum(size for _, size in self._made.values()))
         return results
 
 
