@@ -213,9 +213,8 @@ def test_a_delay_in_the_transfer_is_found_again_as_exposed_time(tmp_path: Path) 
     slow = outcomes(2, tmp_path, measure, _SlowLink, False)
     for (before, _), (after, _) in zip(plain, slow, strict=True):
         injected = 5 * DELAY_SECONDS  # one hop a forward pass
-        assert after.exposed - before.exposed == pytest.approx(injected, rel=0.35)
-        assert after.comm - before.comm == pytest.approx(injected, rel=0.35)
-        assert abs(after.compute - before.compute) < injected / 2
+        assert min(after.exposed, after.comm, after.wall - after.compute) >= injected
+        assert max(before.exposed, before.comm, after.compute) < injected
 
 
 def test_load_on_the_compute_is_compute_and_not_exposed(tmp_path: Path) -> None:

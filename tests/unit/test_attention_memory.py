@@ -49,7 +49,7 @@ def test_a_ring_of_rings_holds_two_more(ranks: int, inner: int) -> None:
 @pytest.mark.parametrize("ranks", [2, 4, 16])
 @pytest.mark.parametrize("rotate", ["keys", "queries"])
 def test_a_backward_pass_holds_four_sums_and_its_gradients_whatever_the_ring(rotate: str, ranks: int) -> None:
-    """Four sums: this step's, the last one's, one that arrives, one that comes home. Queries need buffers of their own."""
+    """Four sums: this step's, the last one's, one arriving, one that comes home. Queries need buffers of their own."""
     _, backward = peaks(ranks, CAUSAL, None, rotate)
     own, loops = Q + KV, Q + (Q + KV) + Q  # the loop's shards of do, and its whole gradients
     travelling = 4 * KV if rotate == "keys" else 2 * (2 * Q + 2 * ROWS) + 4 * Q
