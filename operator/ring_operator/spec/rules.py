@@ -114,10 +114,11 @@ def vocabulary_holds_the_bytes(model: Model, data: Data) -> Faults:
 
 def spans_have_their_layers(model: Model) -> Faults:
     attention = model.attention
-    for kind in ("window", "chunk"):
-        if kind not in attention.pattern and _is_changed(attention, kind):
-            message = f"{getattr(attention, kind)} has no effect: no layer of the pattern is of this kind"
-            yield Fault(f"spec.model.attention.{kind}", message, f"Leave it out, or put {kind} into the pattern.")
+    for name, kind in (("window", "window"), ("chunk", "chunk"), ("global_tokens", "window")):
+        if kind not in attention.pattern and _is_changed(attention, name):
+            message = f"{getattr(attention, name)} has no effect: no layer of the pattern is of the kind {kind}"
+            remedy = f"Leave it out, or put {kind} into the pattern."
+            yield Fault(f"spec.model.attention.{_alias(attention, name)}", message, remedy)
 
 
 def stripe_has_its_layout(context: Context) -> Faults:
@@ -133,6 +134,13 @@ def final_ratio_has_its_fall(training: Training) -> Faults:
         yield Fault("spec.training.schedule.finalRatio", message, "Leave it out, or take kind cosine.")
 
 
+def probe_has_its_steps(training: Training) -> Faults:
+    probe = training.probe
+    if not probe.every_steps and _is_changed(probe, "rows"):
+        message = f"{probe.rows} has no effect with everySteps 0: nothing is probed"
+        yield Fault("spec.training.probe.rows", message, "Leave it out, or set everySteps, such as 100.")
+
+
 def _is_changed(section: Section, name: str) -> bool:
     """A default that is written out says nothing, and stands in every manifest that a run has recorded."""
     return bool(getattr(section, name) != type(section).model_fields[name].default)
@@ -143,8 +151,32 @@ def ulysses_fits(parallelism: Parallelism, model: Model) -> Faults:
     if isinstance(context, int) and context % ulysses:
         yield Fault(path, f"{ulysses} does not divide context {context}", f"Take one of {_divisors(context)}.")
     shape = model.architecture or (PRESETS[model.preset] if model.preset else None)
-    if shape is not None and shape.heads % ulysses:
-        yield Fault(path, f"{ulysses} does not divide heads {shape.heads}", "Lower it to a divisor of both.")
+    if shape is None or shape.heads % shape.key_heads:
+        return
+    fitting = [u for u in range(1, shape.heads + 1) if shape.heads % u == 0 and _shares(shape.key_heads, u)]
+    remedy = f"Take one of {', '.join(map(str, fitting))} that divides context."
+    if shape.heads % ulysses:
+        yield Fault(path, f"{ulysses} does not divide heads {shape.heads}", remedy)
+    elif not _shares(shape.key_heads, ulysses):
+        yield Fault(path, f"{ulysses} neither divides kvHeads {shape.key_heads} nor is a multiple of them", remedy)
+
+
+def _shares(key_heads: int, ulysses: int) -> bool:
+    """Whether key heads can be dealt out, or one of them goes to equally many ranks."""
+    return key_heads % ulysses == 0 or ulysses % key_heads == 0
+
+
+def inner_rings_fit(parallelism: Parallelism) -> Faults:
+    inner, context, ulysses = parallelism.inner_ring, parallelism.context, parallelism.ulysses
+    if inner is None or not isinstance(context, int) or context % ulysses:
+        return
+    ring = context // ulysses
+    if ring % inner:
+        yield Fault(
+            "spec.parallelism.innerRing",
+            f"{inner} does not divide the ring, context {context} / ulysses {ulysses} = {ring}",
+            f"Take one of {_divisors(ring)}, or leave it out.",
+        )
 
 
 def processes_only_on_cpu(workers: Workers) -> Faults:
@@ -328,7 +360,9 @@ RULES: tuple[Callable[..., Faults], ...] = (
     spans_have_their_layers,
     stripe_has_its_layout,
     final_ratio_has_its_fall,
+    probe_has_its_steps,
     ulysses_fits,
+    inner_rings_fit,
     processes_only_on_cpu,
     env_is_sound,
     volumes_are_sound,
