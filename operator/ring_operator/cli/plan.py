@@ -120,7 +120,7 @@ def _inside_context(degrees: Degrees) -> Iterator[str]:
 
 
 def _ring(plan: ParallelPlan, ring: Ring) -> str:
-    """Ranks in ring order, and the nodes that the ring crosses; 0+1 are ranks that share a place and split its heads."""
+    """Ranks in ring order, and the nodes that the ring crosses; 0+1 share a place and split its heads."""
     if len(ring.ranks) == 1:
         return f"{ring.index}: rank {ring.ranks[0]} alone, nothing is sent"
     members = plan.degrees.ulysses
