@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ring_worker.attention.calibrate import calibrate
+from ring_worker.attention.function import ring_attention
 from ring_worker.attention.layout import Layout
 from ring_worker.attention.masks import CAUSAL
-from ring_worker.attention.function import ring_attention
 from ring_worker.attention.ring import Ring
 from ring_worker.attention.transport import GlooTransport
 from ring_worker.telemetry.figures import ring_figures

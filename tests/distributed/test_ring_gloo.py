@@ -16,9 +16,9 @@ from torch import Tensor
 
 import oracle
 from gloo_ranks import outcomes, ranks
+from ring_worker.attention.function import ring_attention
 from ring_worker.attention.layout import KINDS, Layout
 from ring_worker.attention.masks import CAUSAL, FULL, Mask
-from ring_worker.attention.function import ring_attention
 from ring_worker.attention.ring import Ring
 from ring_worker.attention.transport import Arrival, GlooTransport, Message, Transfer
 

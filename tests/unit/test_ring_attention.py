@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
+from ring_worker.attention.function import ring_attention
 from ring_worker.attention.kernels.cpu_flash import CpuFlashKernel
 from ring_worker.attention.kernels.reference import ReferenceKernel
 from ring_worker.attention.layout import KINDS, Layout
 from ring_worker.attention.masks import CAUSAL, FULL, Mask
-from ring_worker.attention.function import ring_attention
 from ring_worker.attention.ring import Ring
 from virtual_ring import ring_and_gradients
 

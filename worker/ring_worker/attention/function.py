@@ -1,7 +1,7 @@
 """`ring_attention` and `loop_attention`: differentiable functions of q, k and v around the passes of the ring.
 
-Outside the passes lies what belongs to no block: the learnable sink of a head, one more logit in the denominator that is
-added once, at the end; delta, computed once; and the output that activation checkpointing may keep.
+Outside the passes lies what belongs to no block: the learnable sink of a head, one more logit in the denominator that
+is added once, at the end; delta, computed once; and the output that activation checkpointing may keep.
 """
 
 from __future__ import annotations

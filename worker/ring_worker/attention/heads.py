@@ -17,7 +17,7 @@ from ring_worker.attention.transport import HEADS, Message
 
 
 def scatter_heads(x_BXSD: Tensor, ring: Ring, query_heads: int) -> Tensor:
-    """All heads of this member's tokens [B, X, S, D] -> a part of the heads of the position's tokens. Differentiable."""
+    """All heads of this member's tokens [B, X, S, D] -> some heads of all tokens of its position. Differentiable."""
     members, heads = ring.heads.size, x_BXSD.shape[1]
     if query_heads % members or (heads % members and members % heads):
         raise ValueError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def key_needs(asked: Asked) -> tuple[Needs, ...]:
     lo, hi, owner = _seen(asked)
     order = np.argsort(owner, kind="stable")
     lo, hi, borders = lo[order], hi[order], np.searchsorted(owner[order], np.arange(asked.layout.ranks + 1))
-    return tuple(_spread(lo[a:b], hi[a:b], asked.layout) for a, b in zip(borders[:-1], borders[1:], strict=True))
+    return tuple(_spread(lo[a:b], hi[a:b], asked.layout) for a, b in pairwise(borders.tolist()))
 
 
 def _seen(asked: Asked) -> tuple[Positions, Positions, Positions]:
@@ -125,5 +126,5 @@ def _readers(asked: Asked, source: int) -> list[tuple[int, list[list[int]]]]:
 
 
 def travelling(needs: tuple[Needs, ...]) -> int:
-    """Tokens that are read on another rank than their own, counted once for every reader: the least that can be sent."""
+    """Tokens read on another rank than their own, counted once for every reader: the least that can be sent."""
     return sum(need.tokens(without=rank) for rank, need in enumerate(needs))

@@ -67,7 +67,7 @@ class Ring:
         return self.kernel or choose(q.device, q.dtype)
 
     def buffer(self, name: str, key: tuple[Any, ...], make: Callable[[int], Tensor]) -> Tensor:
-        """The buffer of this name for tensors of one kind (`key`): made once, for the rank that owns the most tokens."""
+        """The buffer of this name for tensors of one `key`, made once, for the rank that owns the most tokens."""
         if (name, *key) not in self._buffers:
             self._buffers[(name, *key)] = make(self.layout.most())
         return self._buffers[(name, *key)]

@@ -94,8 +94,8 @@ class Exchange:
 class Returns:
     """Gradient sums, posted together.
 
-    Of the source before, `passed` goes on to the next rank and `home` to its owner. `arriving` is the sum so far of this
-    step's source; `returning` is of this rank's own tokens, from a rank that has read them.
+    Of the source before, `passed` goes on to the next rank and `home` to its owner. `arriving` is the sum so far of
+    this step's source; `returning` is of this rank's own tokens, from a rank that has read them.
     """
 
     passed: Parcels = ()
