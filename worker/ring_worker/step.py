@@ -63,7 +63,7 @@ def train_step(parts: Parts, progress: Progress, wishes: Callable[[], Wishes]) -
     """
     started = time.monotonic()
     training = parts.config.training
-    watch = _watch(parts.config, progress.step + 1)
+    watch = draw_watch(parts.config, progress.step + 1)
     parts.gradients.zero_()
     own = sum((_backward(parts, index, watch) for index in _own_sequences(parts, progress)), _zeros(parts, 2))
     wish = wishes()
@@ -98,7 +98,7 @@ def _own_sequences(parts: Parts, progress: Progress) -> range:
     return range(first + parts.mesh.data_rank, first + parts.config.training.batch, parts.config.degrees.data)
 
 
-def _watch(config: RunConfig, step: int) -> Watch | None:
+def draw_watch(config: RunConfig, step: int) -> Watch | None:
     """Which layer is probed in this step, drawn alike on all ranks."""
     probe = config.training.probe
     if not probe.every_steps or step % probe.every_steps:
