@@ -1,7 +1,7 @@
 """For all tests: hypothesis judges results, not how busy the machine is; and in CI nothing is left out in silence."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -10,6 +10,17 @@ settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
 MAY_BE_SKIPPED = ("root may read everything",)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small tensors on one thread: more only wait for each other, and sum in another order on another machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.hookimpl(wrapper=True)

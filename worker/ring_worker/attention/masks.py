@@ -2,9 +2,9 @@
 
 A query at position q attends to the keys `[lo(q), hi(q))`: causal, full, sliding window, chunked-local, packed
 documents and prefix-LM, and any of them together (the largest of the los, the smallest of the his). Global tokens add
-a second interval below the first. A block-sparse list of key blocks cuts the first one into several. So a mask is a few *terms*,
-each one interval for every query, disjoint from the others; everything behind this module knows terms only and no mask
-by name. A combination that is not such a union is refused here, never approximated.
+a second interval below the first. A block-sparse list of key blocks cuts the first one into several. So a mask is a few
+*terms*, each one interval for every query, disjoint from the others; everything behind this module knows terms only and
+no mask by name. A combination that is not such a union is refused here, never approximated.
 """
 
 from __future__ import annotations

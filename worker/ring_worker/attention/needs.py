@@ -30,14 +30,22 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """For one rank: ranges of the tokens of each `source`, by ascending source: `bounds` [ranges, start and stop]."""
+    """For one rank: ranges of the tokens of each `source`, by ascending source: `bounds` [ranges, start and stop].
+
+    `index` [ranks + 1]: where the ranges of each source begin.
+    """
 
     source: Positions
     bounds: Positions
+    index: list[int]
+
+    @classmethod
+    def table(cls, source: Positions, bounds: Positions, ranks: int) -> Needs:
+        return cls(source, bounds, source.searchsorted(np.arange(ranks + 1)).tolist())
 
     def of(self, source: int) -> Ranges:
-        first, last = np.searchsorted(self.source, (source, source + 1))
-        return tuple(Range(a, b) for a, b in self.bounds[first:last].tolist())
+        first, last = self.index[source], self.index[source + 1]
+        return tuple(Range(a, b) for a, b in self.bounds[first:last].tolist()) if first < last else ()
 
     def tokens(self, without: int) -> int:
         """Of all sources but one."""
@@ -57,10 +65,10 @@ def _seen(asked: Asked) -> tuple[Positions, Positions, Positions]:
     """(lo, hi, owner) of the key positions that each piece sees, and the rank whose queries it holds."""
     first, last, owner = _pieces(asked)
     starts, stops = asked.mask.terms(first, asked.layout.length), asked.mask.terms(last, asked.layout.length)
-    lo = np.concatenate([start for start, _ in starts] or [first])
-    hi = np.concatenate([stop for _, stop in stops] or [first])
-    owner = np.tile(owner, max(1, len(starts)))
-    some = hi > lo
+    lo, above_first = (np.concatenate(bounds) for bounds in zip(*starts, (first, first), strict=True))
+    below_last, hi = (np.concatenate(bounds) for bounds in zip(*stops, (first, first), strict=True))
+    owner = np.tile(owner, len(starts) + 1)
+    some = (above_first > lo) | (hi > below_last)  # where no row sees any, bounds may still move from row to row
     return lo[some], hi[some], owner[some]
 
 
@@ -86,7 +94,7 @@ def _spread(lo: Positions, hi: Positions, layout: Layout) -> Needs:
     bounds = before[source, interval]
     touching = (source[1:] == source[:-1]) & (bounds[1:, 0] == bounds[:-1, 1])
     heads, tails = np.append(True, ~touching)[: len(source)], np.append(~touching, True)[: len(source)]
-    return Needs(source[heads], np.stack([bounds[heads, 0], bounds[tails, 1]], axis=1))
+    return Needs.table(source[heads], np.stack([bounds[heads, 0], bounds[tails, 1]], axis=1), layout.ranks)
 
 
 def _joined(lo: Positions, hi: Positions) -> tuple[Positions, Positions]:
@@ -106,7 +114,7 @@ def query_needs(asked: Asked) -> tuple[Needs, ...]:
         for rank, ranges in _readers(asked, source):
             found[rank] += [[source, *r] for r in ranges]
     tables = (np.array(rows, dtype=np.int64).reshape(-1, 3) for rows in found)
-    return tuple(Needs(table[:, 0], table[:, 1:]) for table in tables)
+    return tuple(Needs.table(table[:, 0], table[:, 1:], layout.ranks) for table in tables)
 
 
 def _readers(asked: Asked, source: int) -> list[tuple[int, list[list[int]]]]:

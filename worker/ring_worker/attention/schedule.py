@@ -168,8 +168,8 @@ def schedule(asked: Asked, rank: int, route: Route, moving: Moving = "keys") -> 
 class _Builder:
     def __init__(self, asked: Asked, rank: int, route: Route, moving: Moving) -> None:
         self._asked, self._rank, self._route, self._moving = asked, rank, route, moving
-        self._needs: tuple[Needs, ...] = (key_needs if moving == "keys" else query_needs)(asked)
-        self._last = _last_step(self._needs, route)
+        self._needs = _needs(asked, moving)
+        self._last = _last_step(asked, route, moving)
 
     def schedule(self) -> Schedule:
         steps = tuple(self._step(step) for step in range(self._last + 1))
@@ -248,16 +248,18 @@ class _Builder:
                 yield found
 
 
-def _last_step(needs: tuple[Needs, ...], route: Route) -> int:
+def _needs(asked: Asked, moving: Moving) -> tuple[Needs, ...]:
+    return (key_needs if moving == "keys" else query_needs)(asked)
+
+
+@lru_cache(maxsize=16)
+def _last_step(asked: Asked, route: Route, moving: Moving) -> int:
     """The last step in which any rank meets tokens that it reads."""
-    last = 0
-    for reader, need in enumerate(needs):
-        sources = np.unique(need.source)
-        rings = route.ranks // route.inner
-        outer = (reader // route.inner - sources // route.inner) % rings
-        inner = (reader - sources) % route.inner
-        last = max(last, int((outer * route.inner + inner).max(initial=0)))
-    return last
+    needs = _needs(asked, moving)
+    source = np.concatenate([need.source for need in needs])
+    reader = np.repeat(np.arange(route.ranks), [len(need.source) for need in needs])
+    outer = (reader // route.inner - source // route.inner) % (route.ranks // route.inner)
+    return int((outer * route.inner + (reader - source) % route.inner).max(initial=0))
 
 
 def _parcels(peer: int, ranges: Ranges) -> Parcels:
@@ -280,11 +282,16 @@ def _all_bounds(asked: Asked, rank: int) -> list[tuple[Rows, Rows]]:
 
 
 def runs(lo: Rows, hi: Rows) -> tuple[Run, ...]:
-    """Cut rows into the fewest runs that a walk from the top finds. Rows without keys are in none."""
+    """Cut rows into the fewest runs that a walk from the top finds. Rows without keys are in none.
+
+    Neighbouring rows of one run share a key. So no run crosses into another document, even where just a token of it lies
+    on this rank, and what a kernel multiplies by 0 inside a run is never another document's: 0 x NaN would be NaN.
+    """
     count = len(lo)
     filled = hi > lo
     lo_step, hi_step = np.diff(lo), np.diff(hi)
     linear = (lo_step >= 0) & (lo_step <= 1) & (hi_step >= 0) & (hi_step <= 1) & filled[:-1] & filled[1:]
+    linear &= lo[1:] < hi[:-1]
     code = np.where(linear, 2 * lo_step + hi_step, -1)
     ends = np.append(np.flatnonzero(np.diff(code)) + 1, count - 1)  # rows at which a stretch of equal codes ends
     starts = np.flatnonzero(filled)
