@@ -20,10 +20,12 @@ from ring_worker.contract import Degrees
 from ring_worker.data.prepare import prepare
 from ring_worker.mesh import Launch, open_mesh
 from ring_worker.step import Wishes, train_step
+from ring_worker.telemetry.record import UNPROBED
 
 LENGTH = 96
 BATCH = 2
 STEPS = 3
+PROBED = 4  # rows of attention a step
 SHAPES = {
     "alone": Degrees(),
     "ring of 2": Degrees(context=2),
@@ -45,7 +47,13 @@ def run_config(folder: Path, degrees: Degrees, **changes: Any) -> contract.RunCo
         model=contract.Model(3, 32, 4, 2, 8, 64, attention=pattern),
         context=contract.Context(LENGTH),
         data=contract.Data(contract.Source("path", path=str(folder / "text")), str(folder / "data"), workers=1),
-        training=contract.Training(STEPS, BATCH, contract.Optimizer(lr=1e-2, clip_norm=0.5), precision="fp32"),
+        training=contract.Training(
+            STEPS,
+            BATCH,
+            contract.Optimizer(lr=1e-2, clip_norm=0.5),
+            precision="fp32",
+            probe=contract.Probe(1, PROBED),
+        ),
         checkpoint=contract.Checkpoint(str(folder / "checkpoints")),
         evaluation=contract.Evaluation(),
         output=str(folder / "run"),
@@ -96,19 +104,20 @@ def text(folder: Path) -> None:
 def steps(
     group: dist.ProcessGroup, say: Callable[[Any], None], config: contract.RunConfig, port: int, hidden: Any
 ) -> None:
-    """[(loss, gradient norm)] of a few steps."""
+    """[(loss, gradient norm)] of a few steps, and (rows probed, mismatches) in all of them."""
     rank, world = (0, 1) if group is None else (dist.get_rank(), dist.get_world_size())
     if group is not None:
         dist.destroy_process_group()
     launch = Launch(rank=rank, world_size=world, local_rank=rank, master_port=port, token="t")
     parts = build(config, open_mesh(launch, config.degrees, "cpu"))
     parts = replace(parts, dataset=Masked(parts.dataset, hidden))
-    progress, seen = Progress(), []
+    progress, seen, probes = Progress(), [], UNPROBED
     for step in range(1, STEPS + 1):
         result = train_step(parts, progress, Wishes)
         seen.append((result.loss, result.grad_norm))
+        probes += result.probes
         progress = Progress(step=step, sequences=step * BATCH)
-    say(seen)
+    say((seen, (probes.rows, probes.mismatches)))
 
 
 def free_port() -> int:
@@ -129,10 +138,13 @@ def test_loss_and_gradient_norm_are_the_same_for_every_shape(tmp_path: Path, pac
         config = replace(config, data=replace(config.data, packing=packing))
         prepare(config.data)
         found.append(outcomes(degrees.world_size, tmp_path, steps, config, free_port(), hidden))
-    expected = np.array(found[0][0])
-    for name, of_shape in zip(SHAPES, found, strict=True):
-        for of_rank in of_shape:
-            np.testing.assert_allclose(np.array(of_rank), expected, rtol=2e-5, err_msg=name)
+    expected = np.array(found[0][0][0])
+    for (name, degrees), of_shape in zip(SHAPES.items(), found, strict=True):
+        for losses, (_, mismatches) in of_shape:
+            np.testing.assert_allclose(np.array(losses), expected, rtol=2e-5, err_msg=name)
+            assert mismatches == 0, name
+        probed = sum(rows for _, (rows, _) in of_shape)
+        assert probed == STEPS * PROBED * degrees.data * degrees.ulysses  # members each look at their heads
 
 
 @pytest.mark.parametrize("recompute", ["attention", "output", "late", "full"])
@@ -142,7 +154,7 @@ def test_recomputing_changes_nothing(tmp_path: Path, recompute: str) -> None:
     for mode in ("none", recompute):
         config = run_config(tmp_path, Degrees(context=2), recompute=mode)
         prepare(config.data)
-        found.append(outcomes(2, tmp_path, steps, config, free_port(), ()))
+        found.append([losses for losses, _ in outcomes(2, tmp_path, steps, config, free_port(), ())])
     # `late` computes early queries without late ones, which a kernel may take in other tiles; all else has equal bits
     np.testing.assert_allclose(np.array(found[1]), np.array(found[0]), rtol=1e-9 if recompute == "late" else 0)
 
@@ -153,5 +165,5 @@ def test_bf16_follows_fp32(tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         config = run_config(tmp_path, Degrees(context=2), precision=precision)
         prepare(config.data)
-        found.append(outcomes(2, tmp_path, steps, config, free_port(), ())[0])
+        found.append(outcomes(2, tmp_path, steps, config, free_port(), ())[0][0])
     np.testing.assert_allclose(np.array(found[1]), np.array(found[0]), rtol=0.05)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import types
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ import torch
 from ring_worker.attend import Watch, alone, layer_masks, over_ring
 from ring_worker.attention.layout import Layout
 from ring_worker.attention.masks import Mask
+from ring_worker.attention.probe import Probed
 from ring_worker.attention.ring import Ring
 from ring_worker.contract import AttentionPattern, Model, Probe, RunConfig, Training
 from ring_worker.model import RECOMPUTE, Transformer
@@ -94,13 +93,6 @@ def test_alone_and_over_a_ring_a_model_says_the_same():
             assert not torch.allclose(changed(TOKENS, PLACES, alone(masks, pattern.soft_cap)), one, atol=1e-4), change
 
 
-@dataclasses.dataclass(frozen=True)
-class Probed:
-    rows: int
-    mismatches: int
-    worst: float
-
-
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Stands in for the probe, and says how it was asked."""
@@ -113,9 +105,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
         calls[-1] |= {"worst": float((dense - o).abs().max()), "paused": ring.meter.paused}
         return Probed(rows, 1, 0.5)
 
-    module = types.ModuleType("ring_worker.attention.probe")
-    module.probe = probe  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("ring_worker.attend.probe", probe)
     return calls
 
 
@@ -132,6 +122,16 @@ def test_the_drawn_layer_is_probed_once_and_changes_nothing(asked, recompute):
     assert watch.found == Probed(5, 1, 0.5)
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
     assert times.flops == unwatched.flops
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_what_a_layer_gives_is_dense_attention_in_either_precision(enabled):
+    for layer in range(LAYERS):
+        watch = Watch(layer, rows=LENGTH, seed=0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            trained("none", watch=watch)
+        assert watch.found is not None
+        assert (watch.found.rows, watch.found.mismatches) == (LENGTH, 0), watch
 
 
 def config(every: int, seed: int = 0) -> RunConfig:

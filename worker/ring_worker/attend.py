@@ -6,7 +6,6 @@ Over a ring it can be watched: what one layer gave is then compared with a few r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from ring_worker import contract
 from ring_worker.attention.function import ring_attention
 from ring_worker.attention.layout import Layout
 from ring_worker.attention.masks import Mask
+from ring_worker.attention.probe import Probed, probe
 from ring_worker.attention.ring import Ring
 from ring_worker.model import Attend
 from ring_worker.rounding import without_autocast
@@ -41,15 +41,15 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, ring: Ring, mask: Mask, **option
 
 @dataclass(slots=True)
 class Watch:
-    """Which layer is probed, in how many rows of each rank, and with which seed, all alike on the ranks of a ring.
+    """Which layer is probed, in how many rows of the sequence, and with which seed, all alike on the ranks of a ring.
 
-    `found`: what the probe said of this rank's rows (rows, mismatches, worst), once that layer was computed.
+    `found`: what the probe said of those rows that this rank has, once the layer was computed.
     """
 
     layer: int
     rows: int
     seed: int
-    found: Any = None
+    found: Probed | None = None
 
 
 def over_ring(ring: Ring, masks: tuple[Mask, ...], soft_cap: float | None = None, watch: Watch | None = None) -> Attend:
@@ -67,9 +67,9 @@ def over_ring(ring: Ring, masks: tuple[Mask, ...], soft_cap: float | None = None
 @torch.no_grad()
 def _look(watch: Watch, qkvo: tuple[Tensor, ...], ring: Ring, mask: Mask, **options: Any) -> None:
     """Every rank of the ring takes part. Autocast would round what is to be the truth; the meter is of training."""
-    probe = import_module("ring_worker.attention.probe").probe
-    with without_autocast(qkvo[0]), ring.meter.pause():
-        watch.found = probe(*qkvo, ring, mask, rows=watch.rows, seed=watch.seed, **options)
+    q, k, v, o = qkvo
+    with without_autocast(q), ring.meter.pause():
+        watch.found = probe(q, k, v, o, ring, mask, rows=watch.rows, seed=watch.seed, **options)
 
 
 def alone(masks: tuple[Mask, ...], soft_cap: float | None = None) -> Attend:

@@ -53,7 +53,8 @@ class StepResult:
 
     @property
     def probes(self) -> Probes:
-        return UNPROBED if self.watch is None else Probes(self.watch.found.rows, self.watch.found.mismatches)
+        found = self.watch and self.watch.found
+        return Probes(found.rows, found.mismatches) if found else UNPROBED
 
 
 def train_step(parts: Parts, progress: Progress, wishes: Callable[[], Wishes]) -> StepResult:
@@ -83,12 +84,13 @@ def train_step(parts: Parts, progress: Progress, wishes: Callable[[], Wishes]) -
 
 def mismatch_warning(step: int, watch: Watch | None) -> str | None:
     """What to tell people of a probe that found attention wrong; None where all is well."""
-    if watch is None or not watch.found.mismatches:
+    found = watch and watch.found
+    if watch is None or not found or not found.mismatches:
         return None
     return (
-        f"step {step}: attention of layer {watch.layer} is wrong in {watch.found.mismatches} of the "
-        f"{watch.found.rows} rows probed on this rank, by up to {watch.found.worst:.3g}: a kernel, a link or memory is "
-        "at fault. Stop the job, and go on elsewhere from a checkpoint no newer than the last sound probe."
+        f"step {step}: attention of layer {watch.layer} is wrong in {found.mismatches} of the {found.rows} rows probed "
+        f"on this rank, by up to {found.worst:.3g} of their size: a kernel, a link or memory is at fault. "
+        "Stop the job, and go on elsewhere from a checkpoint no newer than the last sound probe."
     )
 
 

@@ -115,7 +115,7 @@ class Probe(Section):
     every_steps: CountOrNone = 0
     """Steps between two probes, each of one layer that is drawn anew. 0: off."""
     rows: Annotated[int, Field(ge=1, le=4096)] = 4
-    """Query rows of each rank that a probe computes again."""
+    """Query rows of a sequence that a probe computes again, wherever they are."""
 
 
 class Training(Section):

@@ -147,7 +147,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Every so many steps (0: never), one layer's attention of `rows` queries a rank is computed again densely."""
+    """Every so many steps (0: never), one layer's attention of `rows` queries is computed again densely."""
 
     every_steps: int = 0
     rows: int = 4
