@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ring_operator.spec import Architecture, Attention, JobSpec, architecture_of
 from ring_operator.spec.model import LayerKind
-from ring_operator.spec.rules import BYTES_VOCABULARY
+from ring_operator.spec.shape_rules import BYTES_VOCABULARY
 from ring_worker.contract import Degrees
 
 _ROWS_MULTIPLE = 64  # the worker pads embedding and head to it, which matrix units want
