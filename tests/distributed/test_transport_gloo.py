@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +26,11 @@ from ring_worker.attention.transport import (
     Message,
     TransportError,
 )
-from ring_worker.attention.transport.gloo import PACKED_BYTES
+from ring_worker.attention.transport.gloo import CLOSED_BY_TIMEOUT, PACKED_BYTES, _Failure
 
 Say = Callable[[Any], None]
 
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 3.0
 MOMENT_SECONDS = 0.3
 END_SECONDS = 20  # a process that hangs takes longer
 DTYPES = (torch.bfloat16, torch.uint8, torch.float32, torch.float64)
@@ -99,19 +100,60 @@ def late(group: dist.ProcessGroup, say: Say, one_host: bool) -> None:
 
 
 def test_an_arrival_counts_from_the_last_post_and_skew_is_the_wait_before_it(tmp_path: Path) -> None:
-    (_, _, first), (_, _, second), (before, after, third) = outcomes(3, tmp_path, late, True)
-    for arrival, skew in ((first, True), (second, False), (third, False)):
-        assert arrival.start <= arrival.end
-        assert (arrival.skew > MOMENT_SECONDS / 3) == skew
-    assert before <= first.start <= after
-    assert before <= third.start <= after
-    assert first.skew <= first.end - second.start
+    said = outcomes(3, tmp_path, late, True)
+    for own, peers in ((0, [1, 2]), (1, [0]), (2, [0])):
+        own_after, arrival = said[own][1:]
+        assert max(said[rank][0] for rank in (own, *peers)) <= arrival.start <= arrival.end
+        assert arrival.start <= max(said[rank][1] for rank in (own, *peers))
+        assert 0 <= arrival.skew <= max(0, *(said[peer][1] - own_after for peer in peers))
+    assert said[0][2].skew > 0
 
 
 def test_clocks_of_other_hosts_are_not_compared(tmp_path: Path) -> None:
     for before, after, arrival in outcomes(3, tmp_path, late, False):
         assert before <= arrival.start <= after
         assert arrival.skew == 0
+
+
+def told(act: Callable[[], Any]) -> str:
+    """What the TransportError says that `act` raises."""
+    try:
+        act()
+    except TransportError as error:
+        return str(error)
+    return "nothing"
+
+
+def of_a_subgroup(group: dist.ProcessGroup, say: Say) -> None:
+    """Ranks 1 and 2 are positions 0 and 1 of a ring, whose group waits for minutes: what each receives, and is told."""
+    ring = dist.new_group([1, 2])
+    if dist.get_rank() == 0:
+        return say(None)
+    transport, hasty = GlooTransport(ring), GlooTransport(ring, timeout_seconds=TIMEOUT_SECONDS)
+    tensor, other, received = torch.full((3,), float(transport.rank)), 1 - transport.rank, torch.zeros(3)
+    transport.exchange(KEYS, [Message(tensor, other)], [Message(received, other)]).wait()
+    say((received.tolist(), told(hasty.exchange(KEYS, [], [Message(tensor, other)]).wait)))
+    return None
+
+
+def test_peers_are_positions_and_edges_are_ranks(tmp_path: Path) -> None:
+    _, (first, first_told), (second, second_told) = outcomes(3, tmp_path, of_a_subgroup)
+    assert (first, second) == ([1] * 3, [0] * 3)
+    assert "rank 2 -> rank 1 (keys)" in first_told
+    assert "rank 1 -> rank 2 (keys)" in second_told
+
+
+def in_inference_mode(group: dist.ProcessGroup, say: Say) -> None:
+    transport = GlooTransport(group)
+    with torch.inference_mode():
+        sent = torch.full((3,), float(transport.rank), dtype=torch.bfloat16)
+        received = torch.zeros_like(sent)
+        transport.exchange(KEYS, [Message(sent, 1 - transport.rank)], [Message(received, 1 - transport.rank)]).wait()
+    say(received.tolist())
+
+
+def test_tensors_made_in_inference_mode_are_filled_too(tmp_path: Path) -> None:
+    assert outcomes(2, tmp_path, in_inference_mode) == [[1] * 3, [0] * 3]
 
 
 def only_send(group: dist.ProcessGroup, say: Say) -> None:
@@ -124,15 +166,6 @@ def only_send(group: dist.ProcessGroup, say: Say) -> None:
 
 def test_who_only_sends_has_no_arrival(tmp_path: Path) -> None:
     assert outcomes(2, tmp_path, only_send) == [(True, [0, 0, 0]), (False, [0, 0, 0])]
-
-
-def told(act: Callable[[], Any]) -> str:
-    """What the TransportError says that `act` raises."""
-    try:
-        act()
-    except TransportError as error:
-        return str(error)
-    return "nothing"
 
 
 def large_to_or_from(peer: int, sending: bool) -> tuple[list[Message], list[Message]]:
@@ -170,6 +203,15 @@ def test_a_frozen_peer_is_an_error_that_names_the_edge_everywhere_and_the_proces
         assert f"within {TIMEOUT_SECONDS:g} s" in said[0]
         started[0].process.join(END_SECONDS)
         assert started[0].process.exitcode == 0
+
+
+def test_what_another_time_out_ended_does_not_count_as_expired_though_its_own_time_is_up() -> None:
+    failure = _Failure(TIMEOUT_SECONDS)
+    ended = threading.Thread(target=failure.add, args=("the one that was ended", RuntimeError(CLOSED_BY_TIMEOUT), True))
+    ended.start()
+    failure.add("the first", RuntimeError("Timed out"), expired=True)
+    ended.join()
+    assert "the first" in told(failure.check)
 
 
 def beside_the_dead(group: dist.ProcessGroup, say: Say, sending: bool) -> None:

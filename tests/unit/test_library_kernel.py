@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import triton_cases as cases
 from ring_worker.attention import kernels
@@ -163,6 +165,16 @@ def test_what_the_library_cannot_compute_goes_to_the_fallback_whole() -> None:
         assert fallback.runs == [(SQUARE,)]
 
 
+def test_backward_leaves_keys_that_two_runs_read_to_the_fallback_unless_rounding_is_accepted() -> None:
+    case = Case(CROSSING)
+    x = cases.tensors(case)
+    saved, _ = cases.saved_for(case, x)
+    for rounding, left in ((False, [CROSSING]), (True, [])):
+        fallback = Listening()
+        kernel(rounding, fallback).backward(saved, cases.block(case, x), cases.gradients(case, x))
+        assert fallback.runs == left
+
+
 def test_without_a_gpu_the_real_backends_leave_all_to_the_fallback() -> None:
     case = Case((SQUARE,), dtype=torch.bfloat16)
     x = cases.tensors(case)
@@ -219,6 +231,42 @@ def test_torchs_ops_take_these_arguments_and_give_these_shapes(name: str, rows: 
     assert (o.shape, o.dtype, lse.shape, lse.dtype) == (q.shape, q.dtype, q.shape[:3], torch.float32)
     found = BACKENDS[name].backward(piece, Done(o, do, lse))
     assert [t.shape for t in found] == [q.shape, k.shape, v.shape]
+
+
+class Heard(TorchDispatchMode):
+    """The arguments of each attention op by the names of its schema."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[dict[str, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "attention" in func.name():
+            names = [argument.name for argument in func._schema.arguments]
+            self.calls.append(dict(zip(names, args, strict=False)) | (kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_each_tensor_is_the_argument_of_its_name(name: str) -> None:
+    """Shapes cannot tell k from v or o from do."""
+    q, k, v, o, do = (torch.empty(1, 2, 256, 64, device="meta", dtype=torch.bfloat16) for _ in range(5))
+    piece, lse = Piece(q, k, v, True, 0.125), torch.empty(1, 2, 256, device="meta")
+    with Heard() as heard:
+        BACKENDS[name].forward(piece)
+        BACKENDS[name].backward(piece, Done(o, do, lse))
+    forward, backward = heard.calls
+    for called, expected in (
+        (forward, {"query": q, "key": k, "value": v}),
+        (backward, {"grad_out": do, "query": q, "key": k, "value": v, "out": o}),
+    ):
+        assert all(called[argument] is tensor for argument, tensor in expected.items())
+        assert (called["is_causal"], called["scale"], called.get("dropout_p")) == (True, 0.125, 0.0)
+    assert (backward["max_q"], backward["max_k"]) == (256, 256)
+    assert backward["logsumexp"].shape == LSE_SHAPES[name]
+
+
+LSE_SHAPES = {"cudnn": (1, 2, 256, 1), "flash": (1, 2, 256)}
 
 
 @pytest.mark.parametrize(

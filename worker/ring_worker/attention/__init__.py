@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ring_worker.attention.layout import Layout
     from ring_worker.attention.masks import CAUSAL, FULL, Blocks, Mask
     from ring_worker.attention.ring import Ring
-    from ring_worker.attention.shards import shard, unshard
+    from ring_worker.attention.shards import gather, shard, unshard
 
 _WHERE = {
     "CAUSAL": "masks",
@@ -26,6 +26,7 @@ _WHERE = {
     "Layout": "layout",
     "Mask": "masks",
     "Ring": "ring",
+    "gather": "shards",
     "keep_output": "keep",
     "loop_attention": "function",
     "ring_attention": "function",
@@ -41,6 +42,7 @@ __all__ = [
     "Layout",
     "Mask",
     "Ring",
+    "gather",
     "keep_output",
     "loop_attention",
     "ring_attention",

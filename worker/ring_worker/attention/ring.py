@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ring_worker.attention.kernels import choose
@@ -20,7 +21,7 @@ from ring_worker.attention.kernels.interface import Kernel
 from ring_worker.attention.layout import Layout
 from ring_worker.attention.meter import Meter
 from ring_worker.attention.route import Route
-from ring_worker.attention.transport import Solo, Transport
+from ring_worker.attention.transport import GlooTransport, NcclTransport, Solo, Transport
 
 
 @dataclass(slots=True)
@@ -49,6 +50,12 @@ class Ring:
         if self.rotate not in ("auto", "keys", "queries"):
             raise ValueError(f"ring: rotate {self.rotate!r} is none of auto, keys, queries")
         self.route  # noqa: B018  refuses an inner ring that does not divide the ranks
+
+    @classmethod
+    def over(cls, layout: Layout, group: dist.ProcessGroup, **options: Any) -> Ring:
+        """The ring of a process group, over its own back end, NCCL or gloo. `options`: the other fields."""
+        on_gpus = "nccl" in str(dist.get_backend(group))
+        return cls(layout, NcclTransport(group) if on_gpus else GlooTransport(group), **options)
 
     @property
     def rank(self) -> int:

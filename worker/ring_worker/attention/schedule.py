@@ -284,8 +284,8 @@ def _all_bounds(asked: Asked, rank: int) -> list[tuple[Rows, Rows]]:
 def runs(lo: Rows, hi: Rows) -> tuple[Run, ...]:
     """Cut rows into the fewest runs that a walk from the top finds. Rows without keys are in none.
 
-    Neighbouring rows of one run share a key. So no run crosses into another document, even where just a token of it lies
-    on this rank, and what a kernel multiplies by 0 inside a run is never another document's: 0 x NaN would be NaN.
+    Neighbouring rows of one run share a key. So no run crosses into another document, even where just a token of it
+    lies on this rank, and what a kernel multiplies by 0 inside a run is never another document's: 0 x NaN would be NaN.
     """
     count = len(lo)
     filled = hi > lo

@@ -1,10 +1,10 @@
 """Point-to-point over a gloo group, on CPUs.
 
 In: messages in host memory. Out: the same, with arrivals on CLOCK_MONOTONIC. What goes to one peer in one exchange is a
-*parcel*: a head with the time it was sent and all small messages, and the large ones as they lie. Gloo takes some 75 us
-for an operation, whatever its size, and a copy through a buffer costs more than that from about 256 KiB on (both sides
-copy, on loopback with two cores): so small messages are packed and large ones are not. Gloo delivers operations of one
-tag between two ranks in the order in which both posted them, so a channel is a tag.
+*parcel*: a head with the time it was sent and all small messages, and the large ones as they lie. An operation of gloo
+takes some 75 us whatever its size, and packing copies everything twice (docs/transports.md has the measurement): so
+small messages are packed and large ones are not. Gloo delivers operations of one tag between two ranks in the order in
+which both posted them, so a channel is a tag.
 
 A thread a channel waits for the transfers, so that an arrival is stamped when it happens, not when somebody asks.
 
@@ -30,7 +30,7 @@ from torch import Tensor
 from ring_worker.attention.transport.interface import CHANNELS, Arrival, Message, Transfer, TransportError, as_bytes
 
 TIMEOUT_SECONDS = 600.0
-PACKED_BYTES = 64 * 1024  # messages up to this size travel in the head
+PACKED_BYTES = 32 * 1024  # messages up to this size travel in the head
 STAMP_BYTES = 8
 MARGIN_SECONDS = 0.005  # gloo counts whole milliseconds
 CLOSED_BY_TIMEOUT = "Application timeout caused pair closure"  # gloo's words in operations that another one's end ends
@@ -105,8 +105,9 @@ class _Parcel:
     def unpack(self) -> float:
         """Fill the small messages. Returns when the peer posted them."""
         stamp, *parts = self.head.split([STAMP_BYTES, *(tensor.numel() for tensor in self.small)])
-        for tensor, part in zip(self.small, parts, strict=True):
-            tensor.copy_(part)
+        with torch.inference_mode():  # a mode of this thread, in which tensors may be written that were made in any
+            for tensor, part in zip(self.small, parts, strict=True):
+                tensor.copy_(part)
         return float(stamp.view(torch.float64))
 
 
@@ -136,7 +137,8 @@ class _Failure:
 
     def add(self, edge: str, error: Exception, expired: bool) -> None:
         """Keeps only the first. An error that follows from a time-out lets the thread that saw that one go first."""
-        if not expired and CLOSED_BY_TIMEOUT in str(error):
+        if CLOSED_BY_TIMEOUT in str(error):
+            expired = False  # though its own time may be up as well
             self._known.wait(1.0)
         reason = f"not done within {self._timeout:g} s: the peer is frozen or cut off" if expired else str(error)
         with self._lock:
