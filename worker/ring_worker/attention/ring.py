@@ -60,11 +60,10 @@ class Ring:
         """
         if "nccl" not in str(dist.get_backend(group)):
             return cls(layout, GlooTransport(group), **options)
-        outer = None
+        outer: Any = None
         if options.get("inner"):
             ranks = dist.get_process_group_ranks(group)
             outer = dist.new_group(ranks, backend="nccl", use_local_synchronization=True)
-            assert isinstance(outer, dist.ProcessGroup)
         return cls(layout, NcclTransport(group, outer), **options)
 
     @property
