@@ -159,6 +159,17 @@ def test_recomputing_changes_nothing(tmp_path: Path, recompute: str) -> None:
     np.testing.assert_allclose(np.array(found[1]), np.array(found[0]), rtol=1e-9 if recompute == "late" else 0)
 
 
+def test_gradients_that_travel_in_bf16_are_near_those_in_fp32(tmp_path: Path) -> None:
+    text(tmp_path)
+    found = []
+    for dtype in ("fp32", "bf16"):
+        config = run_config(tmp_path, Degrees(context=2), ring_gradients=dtype)
+        prepare(config.data)
+        found.append(np.array(outcomes(2, tmp_path, steps, config, free_port(), ())[0][0]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3)
+    assert (found[1] != found[0]).any()
+
+
 def test_bf16_follows_fp32(tmp_path: Path) -> None:
     text(tmp_path)
     found = []
