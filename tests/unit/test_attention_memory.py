@@ -32,7 +32,7 @@ def peaks(ranks: int, mask: Mask, inner: int | None, rotate: str) -> tuple[int, 
     return forward.peak, backward.peak
 
 
-@pytest.mark.parametrize("ranks, mask", [(2, CAUSAL), (4, CAUSAL), (8, FULL), (16, CAUSAL)], ids=str)
+@pytest.mark.parametrize("ranks, mask", [(2, CAUSAL), (4, FULL), (16, CAUSAL)], ids=str)
 def test_a_forward_pass_holds_two_blocks_of_keys_whatever_the_ring(ranks: int, mask: Mask) -> None:
     """The loop's own shards of q, k and v and its whole output come on top; and what one rank at a time computes."""
     forward, _ = peaks(ranks, mask, None, "keys")
@@ -40,13 +40,13 @@ def test_a_forward_pass_holds_two_blocks_of_keys_whatever_the_ring(ranks: int, m
     assert forward <= ranks * (shards + results + 2 * KV) + 2 * (Q + ROWS)
 
 
-@pytest.mark.parametrize("ranks, inner", [(4, 2), (8, 4), (16, 4)])
+@pytest.mark.parametrize("ranks, inner", [(4, 2), (8, 4)])
 def test_a_ring_of_rings_holds_two_more(ranks: int, inner: int) -> None:
     forward, _ = peaks(ranks, FULL, inner, "keys")
     assert forward <= ranks * (Q + KV + 2 * Q + ROWS + 4 * KV) + 2 * (Q + ROWS)
 
 
-@pytest.mark.parametrize("ranks", [2, 4, 16])
+@pytest.mark.parametrize("ranks", [2, 4, 8])
 @pytest.mark.parametrize("rotate", ["keys", "queries"])
 def test_a_backward_pass_holds_four_sums_and_its_gradients_whatever_the_ring(rotate: str, ranks: int) -> None:
     """Four sums: this step's, the last one's, one arriving, one that comes home. Queries need buffers of their own."""

@@ -76,6 +76,14 @@ def test_only_blocks_that_somebody_reads_are_sent() -> None:
     assert sent(layout, mask) == 4 * 8
 
 
+def test_rows_without_keys_ask_for_none_though_a_window_moves_over_them() -> None:
+    """The bounds of an empty row lie wherever the window is; they must not be taken for keys."""
+    mask = Mask(window=1, blocks=Blocks(16, 8, ((), (2, 3), (), ())))
+    assert asked_of(Layout("contiguous", 64, 4), mask) == [{}] * 4
+    needs = key_needs(Asked(Layout("contiguous", 64, 4), mask))
+    assert [need.of(rank) for rank, need in enumerate(needs)] == [(), ((0, 16),), (), ()]
+
+
 def test_a_global_token_travels_once_to_each_rank_and_no_key_between() -> None:
     asked = asked_of(Layout("contiguous", 64, 4), Mask(window=5, global_tokens=3))
     assert asked == [{}, {0: 3 + 4}, {0: 3, 1: 4}, {0: 3, 2: 4}]

@@ -48,7 +48,7 @@ def test_a_ring_computes_dense_attention_and_its_gradients(mask: Mask, kind: str
     assert max(errors(tensors, mask, layout, inner=2, rotate="queries", softcap=2.0, sinks=SINKS)) < 1e-12
 
 
-@pytest.mark.parametrize("ranks, inner", [(1, 1), (2, 2), (4, 2), (8, 4)])
+@pytest.mark.parametrize("ranks, inner", [(1, 1), (4, 2), (8, 4)])
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_so_does_the_flash_kernel_of_the_cpu(mask: Mask, ranks: int, inner: int) -> None:
     tensors = drawn(64, dtype=torch.float32)
@@ -66,13 +66,13 @@ RINGS = [{}, {"inner": 2}, {"rotate": "queries"}, {"rotate": "queries", "inner":
 
 @pytest.mark.parametrize("kernel", [CpuFlashKernel(), ReferenceKernel()], ids=lambda k: k.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("mask", [CAUSAL, FULL, Mask(window=100)], ids=["causal", "full", "window"])
+@pytest.mark.parametrize("mask", [CAUSAL, FULL, Mask(window=50)], ids=["causal", "full", "window"])
 def test_the_error_does_not_grow_with_the_ring(kernel, dtype: torch.dtype, mask: Mask) -> None:
-    tensors = drawn(253, sizes=(16, 16), dtype=dtype)
+    tensors = drawn(131, sizes=(16, 16), dtype=dtype)
     expected = oracle.attention_and_gradients(*tensors, mask)
 
     def error(ranks: int, **options) -> list[float]:
-        found = ring_and_gradients(tensors, mask, Layout("zigzag", 253, ranks), kernel=kernel, **options)
+        found = ring_and_gradients(tensors, mask, Layout("zigzag", 131, ranks), kernel=kernel, **options)
         return [float((a.double() - b).abs().max()) for a, b in zip(found, expected, strict=True)]
 
     alone = error(1)
@@ -85,7 +85,7 @@ OF_A_DTYPE = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2**-5, 
 """Largest error, relative to the largest number: the outputs' own rounding, and some of the sums'."""
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(st.data())
 def test_any_mask_layout_ring_and_dtype(data: st.DataObject) -> None:
     """Lengths shorter than the ring and rows without keys among them."""

@@ -111,7 +111,7 @@ def drawn_pairs(step: Step, rows: int, keys: int) -> npt.NDArray[np.int64]:
     return drawn
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(st.data())
 def test_the_runs_are_exactly_the_mask(data: st.DataObject) -> None:
     what, moving = data.draw(asked()), data.draw(MOVING)
@@ -128,7 +128,7 @@ def test_the_runs_are_exactly_the_mask(data: st.DataObject) -> None:
         assert plan.pairs == (seen[own] if moving == "keys" else seen[:, own]).sum(), met
 
 
-@settings(max_examples=100)
+@settings(max_examples=80)
 @given(st.data())
 def test_everything_read_arrives_once_and_in_time_and_every_sum_comes_home_once(data: st.DataObject) -> None:
     """Bytes are then the least possible: each token once to each other rank that reads it, and its sum back."""
