@@ -16,7 +16,7 @@ from ring_worker.attention.kernels.tile_table import HEAD_SIZES
 from ring_worker.attention.layout import Layout
 from ring_worker.attention.meter import CudaClock, HostClock, Meter
 from ring_worker.attention.ring import Ring
-from ring_worker.attention.transport import GlooTransport, NcclTransport, Solo, Transport
+from ring_worker.attention.transport import connect
 from ring_worker.checkpoint import Checkpoints, Writer
 from ring_worker.data.dataset import Dataset
 from ring_worker.errors import ConfigError
@@ -159,10 +159,10 @@ def _ring(config: contract.RunConfig, mesh: Mesh, layout: Layout) -> Ring:
     on_gpu, degrees = mesh.device.type == "cuda", config.degrees
     ring = Ring(
         layout,
-        _transport(mesh, mesh.places, degrees.ring),
+        connect(mesh.places, mesh.one_host, inner_rings=degrees.inner_ring is not None),
         meter=Meter(CudaClock() if on_gpu else HostClock()),
         inner=degrees.inner_ring,
-        heads=_transport(mesh, mesh.members, degrees.ulysses),
+        heads=connect(mesh.members, mesh.one_host),
         gradient_dtype=torch.bfloat16 if config.training.ring_gradients == "bf16" else None,
     )
     tokens = min(layout.size(mesh.place), CALIBRATION_TOKENS)
@@ -171,9 +171,3 @@ def _ring(config: contract.RunConfig, mesh: Mesh, layout: Layout) -> Ring:
     q, k = (torch.zeros(1, h, tokens, config.model.head_dim, dtype=dtype, device=mesh.device) for h in heads)
     ring.meter.calibration = calibrate(ring, q, k, mesh.world)
     return ring
-
-
-def _transport(mesh: Mesh, group: dist.ProcessGroup, ranks: int) -> Transport:
-    if ranks == 1:
-        return Solo()
-    return NcclTransport(group) if mesh.device.type == "cuda" else GlooTransport(group, mesh.one_host)

@@ -22,7 +22,7 @@ from ring_worker.attention.kernels.interface import Kernel
 from ring_worker.attention.layout import Layout
 from ring_worker.attention.meter import Meter
 from ring_worker.attention.route import Route
-from ring_worker.attention.transport import GlooTransport, NcclTransport, Solo, Transport
+from ring_worker.attention.transport import Solo, Transport, connect
 
 
 @dataclass(slots=True)
@@ -54,17 +54,11 @@ class Ring:
 
     @classmethod
     def over(cls, layout: Layout, group: dist.ProcessGroup, **options: Any) -> Ring:
-        """The ring of a process group, over its own back end, NCCL or gloo. `options`: the other fields.
+        """The ring of a process group, over its own back end, NCCL or gloo; every rank of it calls this.
 
-        Every rank of the group calls it: with inner rings, NCCL gets a second group for what crosses between them.
+        `options`: the other fields.
         """
-        if "nccl" not in str(dist.get_backend(group)):
-            return cls(layout, GlooTransport(group), **options)
-        outer: Any = None
-        if options.get("inner"):
-            ranks = dist.get_process_group_ranks(group)
-            outer = dist.new_group(ranks, backend="nccl", use_local_synchronization=True)
-        return cls(layout, NcclTransport(group, outer), **options)
+        return cls(layout, connect(group, inner_rings=bool(options.get("inner"))), **options)
 
     @property
     def rank(self) -> int:

@@ -7,6 +7,7 @@ neighbouring GPU, and in one process. `interface` is the contract, and needs no 
 way to keep it. docs/transports.md compares them.
 """
 
+from ring_worker.attention.transport.connect import connect
 from ring_worker.attention.transport.gloo import GlooTransport
 from ring_worker.attention.transport.interface import (
     CHANNELS,
@@ -43,4 +44,5 @@ __all__ = [
     "Transport",
     "TransportError",
     "as_bytes",
+    "connect",
 ]
