@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from ring_worker.attention import CAUSAL, FULL, Layout, loop_attention, virtual_rings
 from ring_worker.attention.kernels import choose
 from ring_worker.attention.kernels.interface import Block, Carry, Gradients, Kernel, Saved, state_dtype
 from ring_worker.attention.kernels.library import BACKENDS, LibraryKernel
@@ -100,6 +102,12 @@ def _plain(problem: Problem) -> Attention:
     return _single(ReferenceKernel(), problem)
 
 
+def _ring_of_eight(problem: Problem) -> Attention:
+    """The same kernel by eight virtual ranks in a loop on this device: a ring's whole arithmetic and packing."""
+    rings = virtual_rings(Layout("zigzag", problem.length, 8))
+    return partial(loop_attention, rings=rings, mask=CAUSAL if problem.causal else FULL)
+
+
 def _library(backend: str) -> Callable[[Problem], Attention]:
     return lambda problem: _single(LibraryKernel(backend, choose(problem.device, problem.dtype)), problem)
 
@@ -157,6 +165,7 @@ CANDIDATES = (
     Candidate("ours", True, _own, _anywhere),
     Candidate("ours, by cudnn", True, _library("cudnn"), _where("cudnn")),
     Candidate("ours, by flash", True, _library("flash"), _where("flash")),
+    Candidate("ring of 8 in a loop", True, _ring_of_eight, _anywhere),
     Candidate("plain twin", True, _plain, _only_short_on_the_cpu),
     Candidate("torch on the CPU", False, _torch(SDPBackend.FLASH_ATTENTION), _only_on_the_cpu),
     Candidate("torch flash", False, _torch(SDPBackend.FLASH_ATTENTION), _where("flash")),

@@ -47,9 +47,9 @@ NAMES = ("forward", "backward")
 
 HEAD = """# What attention computes
 
-Written by `python docs/support.py`, which computes every cell and compares it with dense attention in fp64 (fp32 inputs,
-{length} tokens, 2 query heads on 1 key head of {size}, two virtual ranks); a test runs it again. **f** forward and **b**
-backward agree within {bound:g}; a dash is a refusal by name, never an approximation.
+Written by `python docs/support.py`, which computes every cell and compares it with dense attention in fp64 (fp32
+inputs, {length} tokens, 2 query heads on 1 key head of {size}, two virtual ranks); a test runs it again. **f** forward
+and **b** backward agree within {bound:g}; a dash is a refusal by name, never an approximation.
 """
 
 

@@ -22,7 +22,10 @@ def run(sample: str, output: Path, *options: str) -> str:
     return ran.stdout
 
 
-@pytest.mark.parametrize("sample, rings", [("mixed-window.yaml", 1), ("data2-context2.yaml", 2)])
+@pytest.mark.parametrize(
+    "sample, rings",
+    [("mixed-window.yaml", 1), ("data2-context2.yaml", 2), ("sinks-window.yaml", 1), ("ulysses2-ring2.yaml", 1)],
+)
 def test_a_small_sample_runs_and_learns(tmp_path: Path, sample: str, rings: int) -> None:
     run(sample, tmp_path / "run")
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -36,6 +39,8 @@ def test_a_small_sample_runs_and_learns(tmp_path: Path, sample: str, rings: int)
         assert 0 <= ring["hidden_ratio"] <= 1
         assert 0 <= ring["exposed_fraction"] < 1
         assert ring["bytes"] > 0
+        assert ring["probed_rows"] == (4 * 8 if sample == "sinks-window.yaml" else 0)
+        assert ring["probe_mismatches"] == 0
     assert (tmp_path / "run" / "loss.png").read_bytes().startswith(PNG)
 
 

@@ -90,7 +90,8 @@ def test_a_wrong_command_line_exits_2(words):
         ("training.optimizer.betas", ["<list of 2 numbers>", "Default: [0.9, 0.95]"]),
         ("parallelism.data", ["<whole number or auto>", "at least 1, at most 65,536"]),
         ("workers.volumes[0].emptyDir", ["<mapping>", "sizeLimit"]),
-        ("model.attention.sinks", ["Not built yet", "Leave it out."]),
+        ("training.offload", ["Not built yet", "Take none"]),
+        ("model.attention.softCap", ["<number>", "more than 0", "Default: none"]),
         ("spec.workers.env", ["<list of mappings>", "at most 128 entries", "valueFrom"]),
         ("", ["RingTrainingJob  <mapping>", "metadata", "spec"]),
     ],
@@ -129,6 +130,32 @@ def test_plan_for_people(good):
     assert "  degrees     pipeline 1 x data 1 x context 4 x tensor 1 = 4\n" in result.stdout
     assert "  ring        0: 0 > 1 > 2 > 3 > 0\n" in result.stdout
     assert "  sequence    8,192 tokens, zigzag: 2,048 a rank\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "parallelism, degrees, ring",
+    [
+        (
+            "{data: 1, context: 4, ulysses: 2}",
+            "context 4 x tensor 1 = 4; context 4 = ulysses 2 x ring 2\n",
+            "0: 0+1 > 2+3 > 0+1\n",
+        ),
+        ("{data: 1, context: 4, innerRing: 2}", "= 4; ring 4 = 2 inner rings of 2\n", "0: 0 > 1 > 2 > 3 > 0\n"),
+        ("{data: 1, context: 4, ulysses: 4}", "ulysses 4 x ring 1\n", "0: 0+1+2+3, which split the heads\n"),
+    ],
+)
+def test_plan_says_what_is_inside_a_ring(good, parallelism, degrees, ring):
+    said = ringctl("plan", good, "--set", f"parallelism={parallelism}", *CORES).stdout
+    assert degrees in said
+    assert f"  ring        {ring}" in said
+    assert ("  ring step  " in said) == ("ring 1" not in degrees)
+
+
+def test_plan_says_what_layers_see_and_what_is_kept(good):
+    attention = "model.attention={pattern: [window, full], window: 512, globalTokens: 16}"
+    said = ringctl("plan", good, "--set", attention, "--set", "training.recompute=output", *CORES).stdout
+    assert "2 window layers of 528 tokens (16 of them the first), 2 full layers\n" in said
+    assert "recomputes everything but attention, of which the output alone is kept\n" in said
 
 
 def test_plan_of_many_rings_shows_the_first_ones(good):

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ring_worker.contract import Degrees, Member
 from ring_worker.telemetry.emitter import Emitter
 from ring_worker.telemetry.exporter import POD_SERIES, RING_SERIES, STEP_BUCKETS_SECONDS, Exporter
-from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, PassTimes, StepRecord
+from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, PassTimes, Probes, StepRecord
 
 FORWARD = PassTimes(wall=1.0, compute=0.5, comm=0.25, exposed=0.125, skew=0.0625, ideal=0.75, bytes=100, flops=1e9)
 BACKWARD = FORWARD + FORWARD
@@ -24,7 +24,7 @@ def member(first_rank: int = 0, ranks: int = 2, ring: int = 0) -> Member:
 
 
 def record(rank: int = 0, ring: int = 0, step: int = 1, seconds: float = 0.5) -> StepRecord:
-    return StepRecord(rank, ring, rank, step, 64, seconds, 2.5, 1.25, 1e-3, FORWARD, BACKWARD)
+    return StepRecord(rank, ring, rank, step, 64, seconds, 2.5, 1.25, 1e-3, FORWARD, BACKWARD, Probes(4, 1))
 
 
 def started(degrees: Degrees | None = None, of: Member | None = None) -> Exporter:
@@ -61,6 +61,8 @@ def samples(exporter: Exporter) -> list:
         ("ring_attention_ideal_seconds_total", {"phase": "forward"}, 1.5),
         ("ring_attention_flops_total", {"phase": "forward"}, 2e9),
         ("ring_attention_bytes_total", {"direction": "sent"}, 600.0),
+        ("ring_attention_probed_rows_total", {"ring": "0"}, 8.0),
+        ("ring_attention_probe_mismatches_total", {"ring": "0"}, 2.0),
         ("ring_training_tokens_total", {}, 128.0),
         ("ring_training_steps_total", {}, 1.0),
         ("ring_training_step_seconds_sum", {}, 1.0),
@@ -114,7 +116,7 @@ def test_a_pod_has_few_series_however_many_ranks_it_has() -> None:
     buckets = [s for s in found if s.name.endswith("_bucket")]
     assert len(buckets) == len(STEP_BUCKETS_SECONDS) + 1
     assert len(found) - len(buckets) == RING_SERIES + POD_SERIES
-    assert RING_SERIES + POD_SERIES <= 32
+    assert RING_SERIES + POD_SERIES <= 34
     assert not [s for s in found if s.name.endswith("_created")]
 
 
@@ -161,6 +163,7 @@ def altered(**changes: object) -> bytes:
         altered(seconds=math.nan),
         altered(seconds=10**400),
         altered(forward={**dataclasses.asdict(FORWARD), "wall": -1.0}),
+        altered(probes={"rows": 4, "mismatches": -1}),
         altered(rank=2),
         altered(rank=-1),
         altered(ring=1),

@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 VOCABULARY = 70
 
 
-def causal(layer, q, k, v):
+def causal(layer, q, k, v, sinks=None):
     return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
 
@@ -55,7 +55,7 @@ def test_a_seed_gives_the_same_text_and_disturbs_nothing(model):
 def test_the_window_is_bounded(model):
     lengths = []
 
-    def attend(layer, q, k, v):
+    def attend(layer, q, k, v, sinks):
         lengths.append(q.shape[2])
         return causal(layer, q, k, v)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ring_worker.contract import ContractError, MetricsLine, RingFigures
 from ring_worker.telemetry.figures import PACKED, pack, ring_figures, unpack
 from ring_worker.telemetry.journal import Journal
-from ring_worker.telemetry.record import PassTimes
+from ring_worker.telemetry.record import PassTimes, Probes
 
 RING = RingFigures(0, 4.0, 3.0, 1.0, 0.25, 0.125, 2.0, 1000, 1.5)
 
@@ -82,7 +82,8 @@ def test_packing_loses_nothing(times: PassTimes) -> None:
 def test_figures_of_a_ring_sum_ranks_and_phases_and_compare_the_slowest_with_the_mean() -> None:
     fast = PassTimes(wall=1.0, compute=0.5, comm=0.5, exposed=0.25, skew=0.125, ideal=0.5, bytes=10)
     slow = PassTimes(wall=3.0, compute=0.5, comm=0.5, exposed=0.25, skew=0.125, ideal=0.5, bytes=10)
-    figures = ring_figures(2, [(fast, fast), (slow, slow)])
+    figures = ring_figures(2, [(fast, fast), (slow, slow)], Probes(8, 1))
+    assert (figures.probed_rows, figures.probe_mismatches) == (8, 1)
     assert (figures.index, figures.wall_seconds, figures.bytes) == (2, 8.0, 40)
     assert (figures.efficiency, figures.hidden_ratio, figures.exposed_fraction) == (0.25, 0.75, 0.125)
     assert figures.imbalance == 1.5

@@ -59,6 +59,9 @@ def test_the_shortest_manifest_is_enough_and_everything_else_has_a_default():
         ("metadata.name", "Big_Name", "Big_Name does not have the form", ""),
         ("metadata.name", "n" * 53, "has more than the 52 characters allowed", ""),
         ("placement.levels", "rack", "rack is not auto", "Take auto."),
+        ("model.attention.softCap", 0, "0 is not more than 0", "Bound c of the scores"),
+        ("parallelism.innerRing", 0, "0 is less than the least allowed, 1", ""),
+        ("training.recompute", "outputs", "outputs is none of auto, none, attention, output", "Did you mean output?"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_with_the_bound(path, value, message, remedy):
@@ -122,7 +125,22 @@ _ODD_HEADS = {"layers": 2, "hidden": 64, "heads": 4, "kvHeads": 3, "feedForward"
             {"parallelism": {"context": 8, "ulysses": 8}},
             "parallelism.ulysses",
             "8 does not divide heads 4",
-            "Lower it",
+            "Take one of 1, 2, 4 that divides context.",
+        ),
+        (
+            {
+                "model": {"architecture": {"layers": 1, "hidden": 48, "heads": 12, "kvHeads": 4, "feedForward": 8}},
+                "parallelism": {"context": 6, "ulysses": 6},
+            },
+            "parallelism.ulysses",
+            "6 neither divides kvHeads 4 nor is a multiple of them",
+            "Take one of 1, 2, 4, 12 that divides context.",
+        ),
+        (
+            {"parallelism": {"context": 8, "ulysses": 2, "innerRing": 3}},
+            "parallelism.innerRing",
+            "3 does not divide the ring, context 8 / ulysses 2 = 4",
+            "Take one of 1, 2, 4, or leave it out.",
         ),
         (
             {"workers.gpusPerNode": 2, "workers.processesPerNode": 3},
@@ -292,6 +310,18 @@ _ODD_HEADS = {"layers": 2, "hidden": 64, "heads": 4, "kvHeads": 3, "feedForward"
             "9 has no effect",
             "put chunk into",
         ),
+        (
+            {"model.attention": {"pattern": ["full", "chunk"], "globalTokens": 16}},
+            "model.attention.globalTokens",
+            "16 has no effect: no layer of the pattern is of the kind window",
+            "put window into",
+        ),
+        (
+            {"training.probe": {"rows": 8}},
+            "training.probe.rows",
+            "8 has no effect with everySteps 0",
+            "set everySteps",
+        ),
         ({"context.stripe": 8}, "context.stripe", "8 has no effect with layout zigzag", "set layout to striped"),
         (
             {"training.schedule": {"kind": "constant", "finalRatio": 0.5}},
@@ -395,6 +425,20 @@ def test_linear_stretching_needs_no_original_length():
     assert check({"context.rope": {"type": "linear", "factor": 4}}).faults == ()
 
 
+def test_what_attention_can_do_is_asked_for_without_a_fault():
+    found = check(
+        {
+            "model.attention": {"pattern": ["window", "full"], "globalTokens": 16, "sinks": True, "softCap": 30},
+            "parallelism": {"context": 8, "ulysses": 2, "innerRing": 2},
+            "training": {
+                "steps": 5, "recompute": "late", "ringGradients": "bf16", "probe": {"everySteps": 2, "rows": 8}
+            },
+        }
+    )  # fmt: skip
+    assert found.faults == ()
+    assert unsupported(found.jobs[0]) == ()
+
+
 def test_two_jobs_of_one_name_are_refused():
     found = check_manifest(f"{SHORTEST}---\n{SHORTEST}", "two.yaml").faults
     assert [f.message for f in found] == ["tiny is the name of the job at two.yaml:3 too"]
@@ -495,9 +539,6 @@ def test_every_number_string_list_and_map_is_bounded():
 _NOT_BUILT = {
     "parallelism.tensor": {"parallelism.tensor": 8},
     "parallelism.pipeline": {"parallelism.pipeline": 4},
-    "parallelism.ulysses": {"parallelism": {"context": 4, "ulysses": 2}},
-    "model.attention.globalTokens": {"model.attention.globalTokens": 16},
-    "model.attention.sinks": {"model.attention.sinks": True},
     "model.hf": {"model": {"hf": "/models/llama"}},
     "data.source.parquet": {"data.source": {"parquet": {"path": "/p"}}},
     "data.source.tokens": {"data.source": {"tokens": {"path": "/p"}}},

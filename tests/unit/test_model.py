@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
 from allocations import Allocations
-from ring_worker.contract import Model, Rope
+from ring_worker.contract import AttentionPattern, Model, Rope
 from ring_worker.layers import FeedForward, RMSNorm
 from ring_worker.model import RECOMPUTE, Transformer, padded_vocabulary, parameter_count
 
@@ -22,7 +22,7 @@ VOCABULARY = 70
 SMALL = Model(layers=2, hidden=24, heads=6, kv_heads=2, head_dim=4, feed_forward=20, norm_eps=1e-4)
 
 
-def causal(layer, q, k, v):
+def causal(layer, q, k, v, sinks=None):
     return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
 
@@ -149,12 +149,18 @@ def test_recomputation_gives_the_same_bits(enabled):
 
 @pytest.mark.parametrize(
     "recompute, calls",
-    [("none", [0, 1, 2]), ("attention", [0, 1, 2]), ("full", [0, 1, 2, 2, 1, 0])],
+    [
+        ("none", [0, 1, 2]),
+        ("attention", [0, 1, 2]),
+        ("output", [0, 1, 2, 2, 1, 0]),  # asked again, which hands back what was kept
+        ("late", [0, 1, 2, 2, 1, 0]),
+        ("full", [0, 1, 2, 2, 1, 0]),
+    ],
 )
-def test_attention_is_repeated_only_under_full_from_the_last_layer_on(recompute, calls):
+def test_attention_is_asked_again_from_the_last_layer_on(recompute, calls):
     seen = []
 
-    def attend(layer, q, k, v):
+    def attend(layer, q, k, v, sinks):
         assert all(x.is_contiguous() for x in (q, k, v))
         assert (q.shape, k.shape, v.shape) == ((2, 6, 5, 4), (2, 2, 5, 4), (2, 2, 5, 4))
         seen.append(layer)
@@ -171,7 +177,7 @@ def test_tokens_carry_their_positions_whatever_their_order(order):
     """What a ring relies on: a rank's shard is any tokens with their positions."""
     transformer, tokens, order = built(), batch(1, 11), torch.tensor(order)
 
-    def attend(layer, q, k, v):
+    def attend(layer, q, k, v, sinks):
         visible = order[:, None] >= order[None, :]
         return scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)
 
@@ -192,7 +198,7 @@ def saved_bytes(recompute, layers):
             storages[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    def attend(layer, q, k, v):
+    def attend(layer, q, k, v, sinks):
         return _KeepAll.apply(q, k, v)
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), torch.autocast("cpu", torch.bfloat16):
@@ -304,6 +310,15 @@ def test_fresh_weights_have_the_scale_that_learns_quickly():
     assert not torch.equal(layer.q.weight, model.layers[0].q.weight)
 
 
+def test_sinks_are_one_number_a_head_in_fp32_and_begin_at_zero():
+    model = Transformer(dataclasses.replace(SMALL, attention=AttentionPattern(sinks=True)), VOCABULARY, "none", 1000)
+    model.initialise(0)
+    for layer in model.layers:
+        assert (layer.sinks.shape, layer.sinks.dtype) == ((SMALL.heads,), torch.float32)
+        assert (layer.sinks == 0).all()
+    assert model.state_dict().keys() >= {"layers.0.sinks", "layers.1.sinks"}  # what a checkpoint is made of
+
+
 def test_tied_embeddings_are_one_tensor_and_begin_small():
     model = Transformer(dataclasses.replace(SMALL, tie_embeddings=True), VOCABULARY, "none", 1000)
     model.initialise(0)
@@ -322,8 +337,9 @@ def test_rows_of_padding_are_zero_whatever_the_padding():
 
 
 @pytest.mark.parametrize("tie", [True, False])
-def test_the_count_of_parameters_is_that_of_the_model(tie):
-    model = dataclasses.replace(SMALL, tie_embeddings=tie, layers=3)
+@pytest.mark.parametrize("sinks", [True, False])
+def test_the_count_of_parameters_is_that_of_the_model(tie, sinks):
+    model = dataclasses.replace(SMALL, tie_embeddings=tie, layers=3, attention=AttentionPattern(sinks=sinks))
     transformer = Transformer(model, VOCABULARY, "none", 1000)
     assert parameter_count(model, VOCABULARY) == sum(p.numel() for p in transformer.parameters())
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ring_worker.contract import Model, Optimizer, Schedule
+from ring_worker.contract import AttentionPattern, Model, Optimizer, Schedule
 from ring_worker.model import Transformer
 from ring_worker.optim import clip_by_global_norm, learning_rate, make_optimizer, set_learning_rate
 
@@ -17,14 +17,17 @@ OPTIMIZER = Optimizer(lr=0.01, betas=(0.8, 0.9), weight_decay=0.5)
 
 
 def small(tie=False):
-    model = Model(layers=2, hidden=8, heads=2, kv_heads=1, head_dim=4, feed_forward=12, tie_embeddings=tie)
+    sinks = AttentionPattern(sinks=True)
+    model = Model(
+        layers=2, hidden=8, heads=2, kv_heads=1, head_dim=4, feed_forward=12, tie_embeddings=tie, attention=sinks
+    )
     transformer = Transformer(model, 70, "none", 100)
     transformer.initialise(0)
     return transformer
 
 
 @pytest.mark.parametrize("tie", [False, True])
-def test_matrices_decay_and_norms_and_embeddings_do_not(tie):
+def test_matrices_decay_and_norms_sinks_and_embeddings_do_not(tie):
     transformer = small(tie)
     for parameter in transformer.parameters():
         parameter.data.fill_(1.0)
@@ -32,7 +35,8 @@ def test_matrices_decay_and_norms_and_embeddings_do_not(tie):
     make_optimizer(transformer, OPTIMIZER).step()
     decayed = {name for name, p in transformer.named_parameters() if (p != 1).all()}
     spared = {name for name, p in transformer.named_parameters() if (p == 1).all()}
-    assert spared == {name for name, _ in transformer.named_parameters() if "norm" in name or "embed" in name}
+    kinds = ("norm", "embed", "sinks")
+    assert spared == {name for name, _ in transformer.named_parameters() if any(kind in name for kind in kinds)}
     assert decayed | spared == {name for name, _ in transformer.named_parameters()}
     assert ("head.weight" in decayed) is not tie
 

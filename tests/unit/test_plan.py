@@ -12,7 +12,7 @@ from job_manifests import STORAGE, job
 from ring_operator.errors import UserError
 from ring_operator.plan import Machines, document, machines_of, plan
 from ring_operator.plan.parallel import rings_of
-from ring_operator.plan.work import causal_pairs, count_weights
+from ring_operator.plan.work import causal_pairs, count_weights, layer_groups
 from ring_operator.spec import PRESETS, unsupported
 from ring_worker.contract import Degrees
 
@@ -67,6 +67,7 @@ def test_the_example_of_the_field_plans_on_4096_gpus_and_is_refused_only_by_what
         (gpus(16, 8), (1, 128)),  # 8,192 tokens each on GPUs
         (gpus(64, 8), (2, 256)),  # 4,096 tokens each
         (gpus(3, 2) | {"training.batch": 3}, (1, 6)),
+        (cpus(12, ulysses=2, innerRing=3) | {"training.batch": 2}, (2, 6)),  # 12 feeds the ring badly, 8 is no 2 x 3
     ],
 )
 def test_auto_prefers_a_ring_as_long_as_the_sequence_feeds(changes, degrees):
@@ -136,6 +137,16 @@ def test_the_cores_of_a_pod_are_those_of_its_limit():
         ),
         (cpus(6, ulysses=4), "spec.parallelism.ulysses: 4 does not divide context 6\n  Take a divisor of context."),
         (
+            cpus(6, innerRing=4),
+            "spec.parallelism.innerRing: 4 does not divide the ring, context 6 / ulysses 1 = 6\n"
+            "  Take a divisor of it, or leave it out.",
+        ),
+        (
+            cpus(8, context=8, ulysses=4) | {"context.length": 7},
+            "spec.context.length: 7 tokens over context 8 leave ranks of the zigzag layout empty: it needs 4 x 2 = 8\n"
+            "  Raise it, or lower parallelism.context to 4 or less.",
+        ),
+        (
             {"workers": {"nodes": 3, "volumes": [STORAGE], "gpusPerNode": 0}, "parallelism": {"data": 2, "context": 2}},
             "spec.workers.nodes: 3 nodes do not divide the 4 ranks of spec.parallelism evenly\n"
             "  Take a number of nodes that divides 4.",
@@ -201,6 +212,27 @@ def test_pairs_are_counted_as_the_mask_shows_them(kind, length, reach):
     assert causal_pairs(kind, reach, length) == brute
 
 
+@pytest.mark.parametrize("length, reach, first", [(1, 1, 3), (7, 3, 2), (8, 2, 6), (9, 4, 5), (9, 4, 50), (9, 9, 2)])
+def test_global_tokens_are_counted_beside_the_window_and_not_twice(length, reach, first):
+    brute = sum(k <= q and (q - k < reach or k < first) for q in range(length) for k in range(length))
+    assert causal_pairs("window", reach, length, first) == brute
+    attention = {"pattern": ["window"], "window": reach, "globalTokens": first}
+    spec = job({"model.attention": attention, "context.length": max(length, 2)}).spec
+    if length > 1:
+        (group,) = layer_groups(spec.model.attention, 3, length)
+        most = max(sum(k <= q and (q - k < reach or k < first) for k in range(length)) for q in range(length))
+        assert (group.count, group.reach, group.pairs) == (3, most, brute)
+
+
+def test_sinks_are_weights_and_split_heads_make_the_blocks_of_a_ring_step():
+    base = cpus(4, data=1) | {"training.precision": "fp32"}
+    plain, with_sinks = planned(base), planned(base | {"model.attention.sinks": True})
+    assert with_sinks.work.weights == plain.work.weights + 4 * 4  # layers x heads
+    for ulysses, heads in ((2, 1), (4, 1)):  # of 2 key heads; one at least
+        split = planned(cpus(4, data=1, ulysses=ulysses) | {"training.precision": "fp32"})
+        assert split.work.block_bytes == 2 * heads * 32 * 4 * 8192 * ulysses // 4
+
+
 @pytest.mark.parametrize(
     "preset, weights",
     [("llama-3.1-8b", 8_030_261_248), ("llama-3.2-3b", 3_212_749_824), ("llama-3.2-1b", 1_235_814_400)],
@@ -251,7 +283,8 @@ def test_the_document_of_a_plan_is_json():
     result = planned(cpus(4, data=1))
     again = json.loads(json.dumps(document(result)))
     assert again["rings"] == [{"index": 0, "pipeline": 0, "data": 0, "tensor": 0, "ranks": [0, 1, 2, 3]}]
-    assert again["degrees"] == {"data": 1, "pipeline": 1, "context": 4, "tensor": 1, "ulysses": 1}
+    degrees = {"data": 1, "pipeline": 1, "context": 4, "tensor": 1, "ulysses": 1, "innerRing": None}
+    assert again["degrees"] == degrees
     assert "_" not in "".join(again)
 
 

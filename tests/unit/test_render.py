@@ -89,14 +89,14 @@ def test_gpus_are_asked_for_by_the_agent_alone():
 
 
 def test_the_run_config_in_the_config_map_is_the_one_that_the_worker_reads():
-    work = job({"parallelism.context": 4, "workers.processesPerNode": 4})
+    work = job({"parallelism": {"context": 4, "innerRing": 2}, "workers.processesPerNode": 4})
     planned = plan(work, machines_of(work.spec))
     place = Place("uid", "/run", "/run/checkpoints", "/cache/data", "image")
     text = render(work, planned, place).config_map["data"]["run.json"]
     assert RunConfig.from_json(text) == run_config(work, planned, place)
     config = RunConfig.from_json(text)
     assert (config.output, config.checkpoint.path, config.data.prepared) == ("/run", "/run/checkpoints", "/cache/data")
-    assert config.degrees.context == 4
+    assert (config.degrees.context, config.degrees.ring, config.degrees.inner_ring) == (4, 4, 2)
 
 
 @pytest.mark.parametrize(

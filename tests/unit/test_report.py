@@ -57,7 +57,9 @@ def test_the_file_says_what_the_foundation_asks_for(tmp_path: Path) -> None:
 
 
 def test_ratios_are_of_sums_and_not_means_of_ratios() -> None:
-    (summary,) = ring_summaries([line(1, ring(1.0, 1.0)), line(2, ring(9.0, 1.0, imbalance=2.0))])
+    probed = dataclasses.replace(ring(1.0, 1.0), probed_rows=8, probe_mismatches=1)
+    (summary,) = ring_summaries([line(1, probed), line(2, ring(9.0, 1.0, imbalance=2.0)), line(3)])
+    assert (summary.probed_rows, summary.probe_mismatches) == (8, 1)
     assert summary.efficiency == pytest.approx(0.2)
     assert (summary.hidden_ratio, summary.exposed_fraction, summary.bytes) == (0.75, 0.125, 200)
     assert summary.imbalance == pytest.approx(1.9)

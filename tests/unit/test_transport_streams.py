@@ -18,6 +18,8 @@ from ring_worker.attention.transport import (
     GRADIENTS,
     HEADS,
     KEYS,
+    OUTER_GRADIENTS,
+    OUTER_KEYS,
     Message,
     NcclTransport,
     SymmetricTransport,
@@ -75,6 +77,20 @@ def test_nccl_runs_an_exchange_as_one_batch_between_two_marks_of_its_stream(
         ("compute", "waits for", arrival.end),
     ]
     assert {entry[1:] for entry in cuda.log if entry[0] == "record"} == {(x.data_ptr(), "side") for x in (a, b, c, d)}
+
+
+def test_nccl_carries_what_crosses_inner_rings_in_a_lane_of_its_own(
+    nccl: NcclTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one lane it would run before the next step's keys, which it takes a whole inner round to hide."""
+    groups: list[object] = []
+    monkeypatch.setattr(dist, "P2POp", lambda op, tensor, peer, group: groups.append(group))
+    monkeypatch.setattr(dist, "batch_isend_irecv", lambda batch: [])
+    inner, outer = object(), object()
+    nccl = NcclTransport(inner, outer)  # type: ignore[arg-type]
+    for channel in (KEYS, OUTER_KEYS, GRADIENTS, OUTER_GRADIENTS, HEADS):
+        nccl.exchange(channel, [Message(torch.zeros(4), 2)], [])
+    assert groups == [inner, outer, inner, outer, inner]
 
 
 def test_nccl_gives_no_arrival_to_who_only_sends(nccl: NcclTransport) -> None:

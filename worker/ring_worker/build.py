@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ring_worker import contract
-from ring_worker.attend import layer_masks, over_ring
+from ring_worker.attend import Watch, layer_masks, over_ring
 from ring_worker.attention.calibrate import calibrate
 from ring_worker.attention.kernels.tile_table import HEAD_SIZES
 from ring_worker.attention.layout import Layout
@@ -23,7 +23,7 @@ from ring_worker.errors import ConfigError
 from ring_worker.mesh import Mesh
 from ring_worker.model import Transformer, padded_vocabulary
 from ring_worker.optim import make_optimizer
-from ring_worker.shard import Shard, Sharder
+from ring_worker.shard import Shard, Sharder, ranges_of
 
 FEED_FORWARD_CHUNK = 4096  # tokens
 LOGITS_AT_ONCE = 2**24  # numbers: 64 MiB in fp32
@@ -54,9 +54,10 @@ class Parts:
         """Tokens whose logits are held at once."""
         return max(64, LOGITS_AT_ONCE // padded_vocabulary(self.model.vocabulary))
 
-    def hidden(self, shard: Shard) -> Tensor:
+    def hidden(self, shard: Shard, watch: Watch | None = None) -> Tensor:
         """Hidden states [S, C] of this rank's tokens, in the job's precision."""
-        attend = over_ring(self.ring, layer_masks(self.config.model, shard.documents))
+        masks = layer_masks(self.config.model, shard.documents)
+        attend = over_ring(self.ring, masks, self.config.model.attention.soft_cap, watch)
         with torch.autocast(self.mesh.device.type, torch.bfloat16, enabled=self.config.training.precision == "bf16"):
             hidden: Tensor = self.model(shard.tokens, shard.positions, attend)[0]
             return hidden
@@ -67,7 +68,8 @@ def build(config: contract.RunConfig, mesh: Mesh) -> Parts:
     require_supported(config, mesh)
     dataset = Dataset.open(config.data, config.context.length)
     _require_one_text(dataset, mesh)
-    layout = Layout(config.context.layout, config.context.length, config.degrees.context, config.context.stripe)
+    layout = Layout(config.context.layout, config.context.length, config.degrees.ring, config.context.stripe)
+    ranges = ranges_of(layout, mesh.place, mesh.member, config.degrees.ulysses)
     model = _model(config, dataset.vocabulary).to(mesh.device)
     return Parts(
         config=config,
@@ -77,7 +79,7 @@ def build(config: contract.RunConfig, mesh: Mesh) -> Parts:
         optimizer=make_optimizer(model, config.training.optimizer),
         gradients=_flat_gradients(model),
         ring=_ring(config, mesh, layout),
-        sharder=Sharder(layout, mesh.position, config.data.packing, mesh.device),
+        sharder=Sharder(ranges, config.data.packing, mesh.device),
         checkpoints=Checkpoints(
             Path(config.checkpoint.path), config.checkpoint.keep, mesh.storage, Writer(config.job_uid, config.degrees)
         ),
@@ -87,20 +89,38 @@ def build(config: contract.RunConfig, mesh: Mesh) -> Parts:
 def require_supported(config: contract.RunConfig, mesh: Mesh) -> None:
     """Raises ConfigError for what this worker does not do. The operator refuses it first, where it is the operator."""
     degrees, head = config.degrees, config.model.head_dim
-    if (degrees.pipeline, degrees.tensor, degrees.ulysses) != (1, 1, 1):
-        raise ConfigError(f"degrees: pipeline, tensor and ulysses must be 1, but are {degrees}")
+    if (degrees.pipeline, degrees.tensor) != (1, 1):
+        raise ConfigError(f"degrees: pipeline and tensor must be 1, but are {degrees}")
+    _require_ring(config)
     if degrees.world_size != mesh.launch.world_size:
         raise ConfigError(
             f"degrees: {degrees} are {degrees.world_size} ranks, but {mesh.launch.world_size} were started"
         )
-    if config.context.length < 2 * degrees.context:
-        raise ConfigError(f"context.length: {config.context.length} tokens are too few for a ring of {degrees.context}")
+    least = max(2, degrees.ulysses) * degrees.ring
+    if config.context.length < least:
+        raise ConfigError(
+            f"context.length: {config.context.length} tokens, but context {degrees.context} needs at least {least}"
+        )
     if config.training.batch % degrees.data:
         raise ConfigError(f"training.batch: {config.training.batch} does not divide by data {degrees.data}")
     if config.device == "cuda" and not HEAD_SIZES[0] <= head <= HEAD_SIZES[1]:
         raise ConfigError(
             f"model.architecture.headDim: {head}, but kernels on GPUs take {HEAD_SIZES[0]} to {HEAD_SIZES[1]}"
         )
+
+
+def _require_ring(config: contract.RunConfig) -> None:
+    degrees, model = config.degrees, config.model
+    ulysses, inner = degrees.ulysses, degrees.inner_ring or degrees.ring
+    if degrees.context % ulysses:
+        raise ConfigError(f"degrees.ulysses: {ulysses} does not divide context {degrees.context}")
+    if model.heads % ulysses or (model.kv_heads % ulysses and ulysses % model.kv_heads):
+        raise ConfigError(
+            f"degrees.ulysses: {ulysses} must divide the {model.heads} heads, and divide the {model.kv_heads} key "
+            "heads or be a multiple of them"
+        )
+    if degrees.ring % inner:
+        raise ConfigError(f"degrees.inner_ring: {inner} does not divide the ring of {degrees.ring}")
 
 
 def _require_one_text(dataset: Dataset, mesh: Mesh) -> None:
@@ -136,17 +156,24 @@ def _flat_gradients(model: Transformer) -> Tensor:
 
 
 def _ring(config: contract.RunConfig, mesh: Mesh, layout: Layout) -> Ring:
-    on_gpu = mesh.device.type == "cuda"
-    ring = Ring(layout, _transport(config, mesh), meter=Meter(CudaClock() if on_gpu else HostClock()))
-    tokens = min(layout.size(mesh.position), CALIBRATION_TOKENS)
+    on_gpu, degrees = mesh.device.type == "cuda", config.degrees
+    ring = Ring(
+        layout,
+        _transport(mesh, mesh.places, degrees.ring),
+        meter=Meter(CudaClock() if on_gpu else HostClock()),
+        inner=degrees.inner_ring,
+        heads=_transport(mesh, mesh.members, degrees.ulysses),
+        gradient_dtype=torch.bfloat16 if config.training.ring_gradients == "bf16" else None,
+    )
+    tokens = min(layout.size(mesh.place), CALIBRATION_TOKENS)
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-    shapes = ((1, heads, tokens, config.model.head_dim) for heads in (config.model.heads, config.model.kv_heads))
-    q, k = (torch.zeros(shape, dtype=dtype, device=mesh.device) for shape in shapes)
+    heads = (max(1, count // degrees.ulysses) for count in (config.model.heads, config.model.kv_heads))
+    q, k = (torch.zeros(1, h, tokens, config.model.head_dim, dtype=dtype, device=mesh.device) for h in heads)
     ring.meter.calibration = calibrate(ring, q, k, mesh.world)
     return ring
 
 
-def _transport(config: contract.RunConfig, mesh: Mesh) -> Transport:
-    if config.degrees.context == 1:
+def _transport(mesh: Mesh, group: dist.ProcessGroup, ranks: int) -> Transport:
+    if ranks == 1:
         return Solo()
-    return NcclTransport(mesh.context) if mesh.device.type == "cuda" else GlooTransport(mesh.context, mesh.one_host)
+    return NcclTransport(group) if mesh.device.type == "cuda" else GlooTransport(group, mesh.one_host)

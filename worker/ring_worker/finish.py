@@ -62,7 +62,7 @@ def _sample(parts: Parts, alive: Callable[[], None]) -> str:
         return ""
     prompt = dataset.encode(evaluation.sample_prompt) or [dataset.bos]
     sampling = Sampling(evaluation.sample_tokens, SAMPLE_CONTEXT, parts.config.training.seed, 0.7, top_k=40)
-    attend = alone(layer_masks(parts.config.model))
+    attend = alone(layer_masks(parts.config.model), parts.config.model.attention.soft_cap)
     tokens = []
     for token in generate(parts.model, attend, prompt, sampling):
         tokens.append(token)

@@ -1,8 +1,9 @@
 """Ranks -> process groups: who shares a sequence, who shares the weights.
 
-Ranks count, slowest to fastest, over pipeline, data, context, tensor; the context dim of torch's DeviceMesh is the
-ring, and its order is the order of the rank table. Ranks find each other through a TCP store under the epoch's
-token, so that a process left over from an older epoch, or a stranger who does not know the token, meets nobody.
+Ranks count, slowest to fastest, over pipeline, data, context, tensor, as in the rank table. Context is two dims of
+torch's DeviceMesh, which makes its groups in one order on all ranks: the places of the ring, and the ranks that share a
+place and split the heads (Ulysses), which are next to each other. Ranks find each other through a TCP store under the
+epoch's token, so that a process left over from an older epoch, or a stranger who does not know the token, meets nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ring_worker.contract import ENV_EPOCH, ENV_RESTARTS, ENV_TOKEN, Degrees
 
-AXES = ("pipeline", "data", "context", "tensor")
+AXES = ("pipeline", "data", "ring", "ulysses", "tensor")
 MEETING_SECONDS = 300  # for all ranks to arrive
 TRANSFER_SECONDS = 600  # for any one collective or transfer
 STORAGE_SECONDS = 4 * 3600  # for the slowest rank to write its part of a checkpoint
@@ -57,7 +58,10 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """This rank's place. `world`: every rank, which all hold the same weights. `context`: the ranks of this ring."""
+    """This rank's place. `world`: every rank, which all hold the same weights.
+
+    `places`: this rank and its likes at the other places of the ring. `members`: the ranks that share its place.
+    """
 
     launch: Launch
     degrees: Degrees
@@ -73,17 +77,31 @@ class Mesh:
         return group
 
     @property
-    def context(self) -> dist.ProcessGroup:
-        return self.axes.get_group("context")
+    def places(self) -> dist.ProcessGroup:
+        return self.axes.get_group("ring")
+
+    @property
+    def members(self) -> dist.ProcessGroup:
+        return self.axes.get_group("ulysses")
 
     @property
     def data_rank(self) -> int:
         return self.axes.get_local_rank("data")
 
     @property
-    def position(self) -> int:
+    def place(self) -> int:
         """In the ring."""
-        return self.axes.get_local_rank("context")
+        return self.axes.get_local_rank("ring")
+
+    @property
+    def member(self) -> int:
+        """Among the ranks that share the place."""
+        return self.axes.get_local_rank("ulysses")
+
+    @property
+    def position(self) -> int:
+        """Among all ranks of a sequence."""
+        return self.place * self.degrees.ulysses + self.member
 
     @property
     def ring(self) -> int:

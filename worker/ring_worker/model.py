@@ -1,14 +1,17 @@
 """A Llama-type transformer that does not know how its attention is computed.
 
-In: tokens and their positions, and `attend`, which the caller composes: over a ring, or dense on one device. Out: the
+In: tokens and their positions, and `attend`, which the caller composes: over a ring, or dense on one device. What the
+attention learns (a sink a head) is handed to it, since weights are the model's. Out: the
 hidden states after the last norm; the head is left to the loss, which never holds all logits. Nothing here depends on
 the order of the tokens: a shard of any layout is a batch of tokens that carry their positions.
 
 Recomputation. `none` keeps what the backward pass needs. `attention` keeps of each layer its input and the attention's
-q, k, v and output, and computes the rest again, which is cheap: the dear part, the attention, is not repeated. `full`
-keeps the layer's input alone and repeats the attention too. The attention communicates, and yet that is safe: every
-rank builds the same graph whatever its tokens, and torch walks equal graphs in the same order, so that each rank
-repeats layer n's forward ring just before layer n's backward ring, from the last layer to the first.
+q, k, v and output, and computes the rest again, which is cheap: the dear part, the attention, is not repeated. `output`
+does the same and keeps of the attention its output alone; `late` keeps it for the late half of the rank's tokens only
+(`ring_worker.attention.keep`). `full` keeps the layer's input alone and repeats the attention too. The attention
+communicates, and yet that is safe: every rank builds the same graph whatever its tokens, and torch walks equal graphs
+in the same order, so that each rank repeats layer n's forward ring just before layer n's backward ring, from the last
+layer to the first.
 
 Under autocast the residual stream has autocast's dtype, as the memory plan counts it; the weights stay fp32.
 """
@@ -17,23 +20,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from ring_worker import contract
+from ring_worker.attention.keep import keep_output
 from ring_worker.layers import FeedForward, RMSNorm
 from ring_worker.rope import rope_frequencies, rotate, rotation_tables
 from ring_worker.rounding import compute_dtype, sum_dtype
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer index, q_BHSD, k_BGSD, v_BGSD, all contiguous) -> o_BHSD."""
+Attend = Callable[[int, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""(layer index, q_BHSD, k_BGSD, v_BGSD, all contiguous, the heads' sinks [H] in fp32 or None) -> o_BHSD."""
 
 Tables = tuple[Tensor, Tensor]
 
-RECOMPUTE = ("none", "attention", "full")
+RECOMPUTE = ("none", "attention", "output", "late", "full")
+_CONTEXTS = {"output": keep_output("all"), "late": keep_output("late"), "full": noop_context_fn}
+
+Contexts = Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]
 
 _T = TypeVar("_T")
 
@@ -41,8 +49,8 @@ _T = TypeVar("_T")
 class Transformer(nn.Module):
     """Call `initialise`, or load a checkpoint, before use.
 
-    `vocabulary`: tokens there are; embedding and head have `padded_vocabulary` rows. `recompute`: none | attention |
-    full. `feed_forward_chunk`: tokens of the feed-forward computed at a time.
+    `vocabulary`: tokens there are; embedding and head have `padded_vocabulary` rows. `recompute`: one of `RECOMPUTE`.
+    `feed_forward_chunk`: tokens of the feed-forward computed at a time.
     """
 
     def __init__(self, model: contract.Model, vocabulary: int, recompute: str, feed_forward_chunk: int) -> None:
@@ -81,13 +89,14 @@ class Transformer(nn.Module):
 
         Each tensor is drawn on the CPU from its own seed, and uniformly, since normal draws differ in their last bit
         between processors. Projections into the residual stream start at zero, so that a block begins as the identity;
-        other matrices have a bound of 1/sqrt(fan in), embeddings a deviation of 1 (0.02 where they are the head too).
+        sinks too, as logits of a key at right angles to the query. Other matrices have a bound of 1/sqrt(fan in),
+        embeddings a deviation of 1 (0.02 where they are the head too).
         """
         for name, parameter in self.named_parameters():
             kind = name.split(".")[-2]
             if kind.endswith("norm"):
                 parameter.fill_(1.0)
-            elif kind in ("o", "down"):
+            elif kind in ("o", "down") or name.endswith(".sinks"):
                 parameter.zero_()
             else:
                 self._draw(name, parameter, seed)
@@ -113,19 +122,20 @@ class Block(nn.Module):
         self.k = nn.Linear(model.hidden, keys, bias=False)
         self.v = nn.Linear(model.hidden, keys, bias=False)
         self.o = nn.Linear(queries, model.hidden, bias=False)
+        self.sinks = nn.Parameter(torch.zeros(model.heads)) if model.attention.sinks else None
         self.feed_forward_norm = RMSNorm(model.hidden, model.norm_eps)
         self.feed_forward = FeedForward(model.hidden, model.feed_forward, feed_forward_chunk)
 
     def forward(self, x: Tensor, tables: Tables, attend: Attend) -> Tensor:
-        if self.recompute == "full":
-            return _again(self._whole, x, tables, attend)
+        if self.recompute == "none":
+            return self._whole(x, tables, attend)
         if self.recompute == "attention":
-            o_BHSD = attend(self.index, *_again(self._project, x, tables))
+            o_BHSD = attend(self.index, *_again(self._project, x, tables), self.sinks)
             return _again(self._finish, x, o_BHSD)
-        return self._whole(x, tables, attend)
+        return _again(self._whole, x, tables, attend, contexts=_CONTEXTS[self.recompute])
 
     def _whole(self, x: Tensor, tables: Tables, attend: Attend) -> Tensor:
-        return self._finish(x, attend(self.index, *self._project(x, tables)))
+        return self._finish(x, attend(self.index, *self._project(x, tables), self.sinks))
 
     def _project(self, x: Tensor, tables: Tables) -> tuple[Tensor, Tensor, Tensor]:
         normed = self.attention_norm(x)
@@ -140,9 +150,12 @@ class Block(nn.Module):
         return cast(Tensor, x + self.feed_forward(self.feed_forward_norm(x)))
 
 
-def _again(function: Callable[..., _T], *args: object) -> _T:
-    """Keep the arguments alone, and call again in the backward pass; no dropout, so no random state to keep."""
-    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+def _again(function: Callable[..., _T], *args: object, contexts: Contexts = noop_context_fn) -> _T:
+    """Keep the arguments alone, and call again in the backward pass; no dropout, so no random state to keep.
+
+    `contexts`: makes the two contexts, of the first call and of the second.
+    """
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
 
 
 def padded_vocabulary(vocabulary: int) -> int:
@@ -153,7 +166,8 @@ def padded_vocabulary(vocabulary: int) -> int:
 def parameter_count(model: contract.Model, vocabulary: int) -> int:
     """Numbers in the weights of `Transformer(model, vocabulary, ...)`, rows of padding included."""
     attention = 2 * model.hidden * model.head_dim * (model.heads + model.kv_heads)
-    layer = attention + 3 * model.hidden * model.feed_forward + 2 * model.hidden
+    sinks = model.heads if model.attention.sinks else 0
+    layer = attention + sinks + 3 * model.hidden * model.feed_forward + 2 * model.hidden
     tables = (1 if model.tie_embeddings else 2) * padded_vocabulary(vocabulary) * model.hidden
     return model.layers * layer + tables + model.hidden
 

@@ -19,8 +19,8 @@ from ring_worker import contract
 def make_optimizer(model: nn.Module, optimizer: contract.Optimizer) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101). Decays the matrices that multiply, an untied head among them.
 
-    Norms are left alone, as they have no scale to lose, and so are embeddings, of which a step touches few rows:
-    decay would shrink the rare ones while they are not seen. A tied head is an embedding.
+    Norms and sinks are left alone, as they have no scale to lose, and so are embeddings, of which a step touches few
+    rows: decay would shrink the rare ones while they are not seen. A tied head is an embedding.
     """
     spared = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     decayed = [p for p in model.parameters() if p.dim() > 1 and id(p) not in spared]

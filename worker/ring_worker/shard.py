@@ -1,18 +1,22 @@
 """A window of the text -> what one rank of a ring computes on.
 
-Labels are shifted before anything is sharded, and tokens, labels and positions go through the same ranges, so no rank
-needs a neighbour's token. Only the rank's own ranges are read from the shards on disk.
+A rank's tokens are those of its place in the ring, or where several ranks share the place and split the heads, its part
+of them, in their order, as attention cuts them. Labels are shifted before anything is sharded, and tokens, labels and
+positions go through the same ranges, so no rank needs a neighbour's token. Only the rank's own ranges are read from the
+shards on disk.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ring_worker.attention.layout import Layout
+from ring_worker.attention.layout import Layout, Range
+from ring_worker.attention.ring import part_sizes
 from ring_worker.data.window import Window
 
 DOCUMENTS = "documents"  # the packing that masks at the borders of documents
@@ -31,23 +35,38 @@ class Shard:
     documents: tuple[int, ...]
 
 
+def ranges_of(layout: Layout, place: int, member: int = 0, members: int = 1) -> tuple[Range, ...]:
+    """Positions of `member` of the `members` ranks that share a place of the ring, ascending."""
+    sizes = part_sizes(layout.size(place), members)
+    first = sum(sizes[:member])
+    return tuple(_cut(layout.ranges(place), first, first + sizes[member]))
+
+
+def _cut(ranges: tuple[Range, ...], first: int, last: int) -> Iterator[Range]:
+    """What the tokens `first` .. `last` of all ranges, counted through, are."""
+    before = 0
+    for start, stop in ranges:
+        low, high = start + max(0, first - before), min(stop, start + last - before)
+        if low < high:
+            yield Range(low, high)
+        before += stop - start
+
+
 @dataclass(frozen=True, slots=True)
 class Sharder:
-    """Cuts windows for the rank at `position` of a ring. `packing`: documents (positions start anew) | concatenate."""
+    """Cuts `ranges` of positions out of windows. `packing`: documents (positions start anew) | concatenate."""
 
-    layout: Layout
-    position: int
+    ranges: tuple[Range, ...]
     packing: str
     device: torch.device
 
     def shard(self, window: Window) -> Shard:
-        ranges = self.layout.ranges(self.position)
-        positions = self.layout.positions(self.position)
+        positions = np.concatenate([np.arange(0), *(np.arange(*r) for r in self.ranges)])
         documents = window.document_starts if self.packing == DOCUMENTS else ()
         if documents:
             starts = np.asarray(documents)
             positions = positions - starts[np.searchsorted(starts, positions, side="right") - 1]
-        tokens, labels = (self._on_device(x) for x in (window.tokens(ranges), window.labels(ranges)))
+        tokens, labels = (self._on_device(x) for x in (window.tokens(self.ranges), window.labels(self.ranges)))
         return Shard(tokens[None], labels, self._on_device(positions), documents)
 
     def _on_device(self, numbers: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:

@@ -37,11 +37,11 @@ from ring_worker.errors import ConfigError, DivergedError
 from ring_worker.evaluate import held_out_bits_per_byte
 from ring_worker.finish import write_results
 from ring_worker.mesh import Launch, open_mesh
-from ring_worker.step import StepResult, Wishes, train_step
+from ring_worker.step import StepResult, Wishes, mismatch_warning, train_step
 from ring_worker.telemetry.emitter import Emitter
 from ring_worker.telemetry.figures import PACKED, pack, ring_figures, unpack
 from ring_worker.telemetry.journal import Journal
-from ring_worker.telemetry.record import AliveRecord, PassTimes, StepRecord
+from ring_worker.telemetry.record import UNPROBED, AliveRecord, PassTimes, Probes, StepRecord
 
 
 def main() -> int:
@@ -119,6 +119,7 @@ class Run:
     progress: Progress = field(init=False)
     _saved_at: float = field(default_factory=time.monotonic)
     _unlogged: tuple[PassTimes, PassTimes] = (PassTimes(), PassTimes())  # forward, backward since the last line
+    _probes: Probes = UNPROBED  # since then
     _logged: Progress = field(init=False)
 
     def __post_init__(self) -> None:
@@ -198,6 +199,8 @@ class Run:
             tokens=self.progress.tokens + config.training.batch * config.context.length,
             seconds=self.progress.seconds + result.seconds,
         )
+        if warning := mismatch_warning(self.progress.step, result.watch):
+            print(warning, file=sys.stderr, flush=True)
         self._emit(result)
         return result
 
@@ -208,6 +211,7 @@ class Run:
     def _emit(self, result: StepResult) -> None:
         forward, backward = self.parts.ring.meter.take()
         self._unlogged = (self._unlogged[0] + forward, self._unlogged[1] + backward)
+        self._probes += result.probes
         mesh, config = self.parts.mesh, self.parts.config
         sequences = config.training.batch // config.degrees.data
         self.emitter.send(
@@ -216,13 +220,14 @@ class Run:
                 ring=mesh.ring,
                 position=mesh.position,
                 step=self.progress.step,
-                tokens=sequences * self.parts.ring.layout.size(mesh.position),
+                tokens=sequences * self.parts.ring.tokens,
                 seconds=result.seconds,
                 loss=result.loss,
                 grad_norm=result.grad_norm,
                 lr=result.lr,
                 forward=forward,
                 backward=backward,
+                probes=result.probes,
             )
         )
 
@@ -264,13 +269,14 @@ class Run:
     def _rings(self) -> tuple[RingFigures, ...]:
         """Each ring's figures since the last line, from all its ranks."""
         mesh = self.parts.mesh
-        own = torch.tensor(pack(self._unlogged[0]) + pack(self._unlogged[1]), dtype=torch.float64)
+        times, probes = self._unlogged, self._probes
+        numbers = [*pack(times[0]), *pack(times[1]), probes.rows, probes.mismatches]
+        own = torch.tensor(numbers, dtype=torch.float64)
         gathered = [torch.empty_like(own) for _ in range(mesh.launch.world_size)]
         dist.all_gather(gathered, own, group=mesh.world)
-        self._unlogged = (PassTimes(), PassTimes())
-        times = [(unpack(x[:PACKED].tolist()), unpack(x[PACKED:].tolist())) for x in gathered]
+        self._unlogged, self._probes = (PassTimes(), PassTimes()), UNPROBED
         size = mesh.degrees.context
-        return tuple(ring_figures(i, times[i * size : (i + 1) * size]) for i in range(mesh.degrees.rings))
+        return tuple(_figures(i, gathered[i * size : (i + 1) * size]) for i in range(mesh.degrees.rings))
 
     def _due_to_save(self, result: StepResult) -> bool:
         every, step = self.parts.config.checkpoint.every_steps, self.progress.step
@@ -286,6 +292,13 @@ class Run:
         self._saved_at = time.monotonic()
         if self.parts.mesh.leads:
             self.emitter.send(record)
+
+
+def _figures(index: int, ranks: list[torch.Tensor]) -> RingFigures:
+    rows = [rank.tolist() for rank in ranks]
+    times = [(unpack(row[:PACKED]), unpack(row[PACKED : 2 * PACKED])) for row in rows]
+    probed, differing = (int(sum(column)) for column in zip(*(row[2 * PACKED :] for row in rows), strict=True))
+    return ring_figures(index, times, Probes(probed, differing))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from rich.text import Text
 
 from ring_operator.cli.common import SetOption, load_jobs, screen
 from ring_operator.local.machine import find_machines, visible_gpus
-from ring_operator.plan import Machines, ParallelPlan, Ring, document, machines_of
+from ring_operator.plan import LayerGroup, Machines, ParallelPlan, Ring, document, machines_of
 from ring_operator.plan import plan as plan_job
 from ring_operator.spec import JobSpec, TrainingJob
+from ring_worker.contract import Degrees
 
 _RINGS_SHOWN = 8
 _RANKS_SHOWN = 16
@@ -107,18 +108,29 @@ def _degrees(plan: ParallelPlan) -> Text:
     degrees = plan.degrees
     parts = [(n, getattr(degrees, n)) for n in ("pipeline", "data", "context", "tensor")]
     text = Text(" x ").join(Text(f"{name} {value}", "bold" if value > 1 else "dim") for name, value in parts)
-    return text.append(f" = {plan.world_size:,}")
+    text.append(f" = {plan.world_size:,}")
+    return text.append("".join(f"; {said}" for said in _inside_context(degrees)))
+
+
+def _inside_context(degrees: Degrees) -> Iterator[str]:
+    if degrees.ulysses > 1:
+        yield f"context {degrees.context} = ulysses {degrees.ulysses} x ring {degrees.ring}"
+    if degrees.rings_in_ring > 1:
+        yield f"ring {degrees.ring} = {degrees.rings_in_ring} inner rings of {degrees.inner_ring}"
 
 
 def _ring(plan: ParallelPlan, ring: Ring) -> str:
-    """Ranks in ring order, and the nodes that the ring crosses."""
+    """Ranks in ring order, and the nodes that the ring crosses; 0+1 share a place and split its heads."""
     if len(ring.ranks) == 1:
         return f"{ring.index}: rank {ring.ranks[0]} alone, nothing is sent"
-    few = len(ring.ranks) <= _RANKS_SHOWN
-    ranks = ring.ranks if few else (*ring.ranks[:4], "...", *ring.ranks[-2:])
+    members = plan.degrees.ulysses
+    places = ["+".join(map(str, ring.ranks[i : i + members])) for i in range(0, len(ring.ranks), members)]
+    few = len(ring.ranks) <= _RANKS_SHOWN or len(places) <= 6
+    shown = places if few else (*places[:4], "...", *places[-2:])
     nodes = sorted({rank // plan.ranks_per_node for rank in ring.ranks})
     across = f"  (nodes {nodes[0]} to {nodes[-1]})" if len(nodes) > 1 else ""
-    return f"{ring.index}: {' > '.join(map(str, ranks))} > {ring.ranks[0]}{across}"
+    back = f" > {places[0]}" if len(places) > 1 else ", which split the heads"
+    return f"{ring.index}: {' > '.join(shown)}{back}{across}"
 
 
 def _work(plan: ParallelPlan) -> Iterator[tuple[str, str]]:
@@ -132,20 +144,29 @@ def _work(plan: ParallelPlan) -> Iterator[tuple[str, str]]:
         "arithmetic",
         f"{_big(work.flops)}operations a step, {work.attention_flops / work.flops:.0%} of them attention",
     )
-    if plan.degrees.context > 1:
+    if plan.degrees.ring > 1:
         yield "ring step", f"{_bytes(work.block_bytes)} of keys and values to the next rank, in each full layer"
-    yield "backward", f"recomputes {'nothing' if plan.recompute == 'none' else _recomputed(plan.recompute)}"
+    yield "backward", f"recomputes {_RECOMPUTED[plan.recompute]}"
 
 
-def _recomputed(mode: str) -> str:
-    return "everything but attention" if mode == "attention" else "everything"
+_RECOMPUTED = {
+    "none": "nothing",
+    "attention": "everything but attention",
+    "output": "everything but attention, of which the output alone is kept",
+    "late": "everything but the attention of late tokens, of which the output is kept",
+    "full": "everything",
+}
 
 
 def _layers(plan: ParallelPlan) -> str:
-    return ", ".join(
-        f"{_count(g.count, f'{g.kind} layer')}" + ("" if g.kind == "full" else f" of {g.reach:,} tokens")
-        for g in plan.work.layers
-    )
+    return ", ".join(f"{_count(g.count, f'{g.kind} layer')}{_reach(g)}" for g in plan.work.layers)
+
+
+def _reach(group: LayerGroup) -> str:
+    if group.kind == "full":
+        return ""
+    first = f" ({group.global_tokens:,} of them the first)" if group.global_tokens else ""
+    return f" of {group.reach:,} tokens{first}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -33,8 +33,9 @@ def degrees_for(spec: JobSpec, ranks: Ranks) -> Degrees:
         context=context,
         tensor=_number(parallelism.tensor),
         ulysses=parallelism.ulysses,
+        inner_ring=parallelism.inner_ring,
     )
-    if faults := [*_batch_fits(spec, degrees), *_sequence_fits(spec.context, degrees), *_ulysses_fits(degrees)]:
+    if faults := [*_batch_fits(spec, degrees), *_sequence_fits(spec.context, degrees), *_ring_fits(degrees)]:
         raise UserError(faults)
     return degrees
 
@@ -56,10 +57,9 @@ def _data_and_context(spec: JobSpec, ranks: Ranks, rest: int) -> tuple[int, int]
 
 def _longest_useful_ring(spec: JobSpec, ranks: Ranks, rest: int) -> int:
     """The largest context degree that feeds its ranks; else the smallest with which the batch divides."""
+    unit = spec.parallelism.ulysses * (spec.parallelism.inner_ring or 1)
     possible = [
-        c
-        for c in range(1, rest + 1)
-        if rest % c == 0 and c % spec.parallelism.ulysses == 0 and spec.training.batch % (rest // c) == 0
+        c for c in range(1, rest + 1) if rest % c == 0 and c % unit == 0 and spec.training.batch % (rest // c) == 0
     ]
     useful = [c for c in possible if spec.context.length // c >= ranks.least_tokens]
     return max(useful, default=min(possible, default=rest))
@@ -107,20 +107,29 @@ def _batch_fits(spec: JobSpec, degrees: Degrees) -> list[Fault]:
 
 
 def _sequence_fits(context: Context, degrees: Degrees) -> list[Fault]:
-    """Every rank needs a part: two with zigzag, which cuts each rank an early and a late piece."""
-    piece = {"zigzag": 2, "striped": context.stripe, "contiguous": 1}[context.layout]
-    if context.length >= piece * degrees.context:
+    """Every rank needs a part: two with zigzag, which cuts each rank an early and a late piece.
+
+    Ranks that split heads share one part, of which each holds a token at least.
+    """
+    piece = max({"zigzag": 2, "striped": context.stripe, "contiguous": 1}[context.layout], degrees.ulysses)
+    positions = degrees.context // degrees.ulysses
+    if context.length >= piece * positions:
         return []
     message = (
         f"{context.length:,} tokens over context {degrees.context} leave ranks of the {context.layout} layout empty:"
-        f" it needs {piece} x {degrees.context} = {piece * degrees.context:,}"
+        f" it needs {piece} x {positions} = {piece * positions:,}"
     )
-    most = max(1, context.length // piece)
+    most = max(1, context.length // piece) * degrees.ulysses
     return [Fault("spec.context.length", message, f"Raise it, or lower parallelism.context to {most} or less.")]
 
 
-def _ulysses_fits(degrees: Degrees) -> list[Fault]:
-    if degrees.context % degrees.ulysses == 0:
-        return []
-    message = f"{degrees.ulysses} does not divide context {degrees.context}"
-    return [Fault("spec.parallelism.ulysses", message, "Take a divisor of context.")]
+def _ring_fits(degrees: Degrees) -> list[Fault]:
+    """What the rules of the manifest could not tell while context was auto."""
+    context, ulysses, inner = degrees.context, degrees.ulysses, degrees.inner_ring
+    if context % ulysses:
+        message = f"{ulysses} does not divide context {context}"
+        return [Fault("spec.parallelism.ulysses", message, "Take a divisor of context.")]
+    if inner is not None and degrees.ring % inner:
+        message = f"{inner} does not divide the ring, context {context} / ulysses {ulysses} = {degrees.ring}"
+        return [Fault("spec.parallelism.innerRing", message, "Take a divisor of it, or leave it out.")]
+    return []

@@ -2,7 +2,8 @@
 
 Ranks are ordered slowest to fastest `pipeline, data, context, tensor`: tensor neighbours are next to each other, rings
 follow over the closest links, data is outermost but for the pipeline. So rank = ((p x data + d) x context + c) x tensor
-+ t, and ring (p, d, t) is the ranks with all c in order.
++ t, and ring (p, d, t) is the ranks with all c in order. With ulysses, c = place x ulysses + member: the members that
+share a place of the ring, and split its heads among them, are next to each other.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ RECOMPUTE_ABOVE_TOKENS = 16384
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Ranks in ring order: each passes its keys and values to the next, the last to the first."""
+    """Ranks that share a sequence, in ring order: each passes its keys and values to the next, the last to the first.
+
+    With ulysses, so many ranks in turn share a place, and each passes them to its like at the next place.
+    """
 
     index: int
     pipeline: int
@@ -38,7 +42,8 @@ class Ring:
 class ParallelPlan:
     """How a job is spread. `length` in tokens; `batch` in sequences of it, over all data ranks, in a step.
 
-    `threads`: CPU threads of a rank. `recompute`: none | attention | full. `notes`: what a person should know.
+    `threads`: CPU threads of a rank. `recompute`: none | attention | output | late | full. `notes`: what a person
+    should know.
     """
 
     job: str
@@ -116,7 +121,7 @@ def plan(job: TrainingJob, machines: Machines) -> ParallelPlan:
         steps=spec.training.steps,
         recompute=_recompute(spec, tokens_per_rank),
         rings=rings_of(degrees),
-        work=work_of(spec, degrees.context),
+        work=work_of(spec, degrees),
         notes=tuple(_notes(spec, machines, ranks, tokens_per_rank)),
     )
 
@@ -167,7 +172,8 @@ def document(plan: ParallelPlan) -> dict[str, Any]:
         "ranksPerNode": plan.ranks_per_node,
         "worldSize": plan.world_size,
         "threadsPerRank": plan.threads,
-        "degrees": {name: getattr(degrees, name) for name in ("data", "pipeline", "context", "tensor", "ulysses")},
+        "degrees": {name: getattr(degrees, name) for name in ("data", "pipeline", "context", "tensor", "ulysses")}
+        | {"innerRing": degrees.inner_ring},
         "layout": plan.layout,
         "contextLength": plan.length,
         "tokensPerRank": plan.tokens_per_rank,
@@ -182,7 +188,14 @@ def document(plan: ParallelPlan) -> dict[str, Any]:
         "attentionShare": work.attention_flops / work.flops,
         "ringBlockBytes": work.block_bytes,
         "layers": [
-            {"kind": g.kind, "count": g.count, "reach": g.reach, "pairsPerSequence": g.pairs} for g in work.layers
+            {
+                "kind": g.kind,
+                "count": g.count,
+                "reach": g.reach,
+                "globalTokens": g.global_tokens,
+                "pairsPerSequence": g.pairs,
+            }
+            for g in work.layers
         ],
         "rings": [
             {"index": r.index, "pipeline": r.pipeline, "data": r.data, "tensor": r.tensor, "ranks": list(r.ranks)}

@@ -61,7 +61,14 @@ def _model(spec: JobSpec) -> contract.Model:
         norm_eps=shape.norm_eps,
         tie_embeddings=shape.tie_embeddings,
         rope=contract.Rope(rope.type, shape.rope_base, rope.factor, rope.original_length or 0),
-        attention=contract.AttentionPattern(attention.pattern, attention.window, attention.chunk),
+        attention=contract.AttentionPattern(
+            pattern=attention.pattern,
+            window=attention.window,
+            chunk=attention.chunk,
+            global_tokens=attention.global_tokens,
+            sinks=attention.sinks,
+            soft_cap=attention.soft_cap,
+        ),
     )
 
 
@@ -105,6 +112,8 @@ def _training(spec: JobSpec, plan: ParallelPlan) -> contract.Training:
         recompute=plan.recompute,
         seed=training.seed,
         log_every_steps=training.log_every_steps,
+        ring_gradients=training.ring_gradients,
+        probe=contract.Probe(training.probe.every_steps, training.probe.rows),
     )
 
 

@@ -12,7 +12,7 @@ from ring_operator.spec.load import Checked, check_manifest, job_of, load_manife
 from ring_operator.spec.model import Architecture, Attention, Context, Model, Parallelism, Rope
 from ring_operator.spec.presets import PRESETS, architecture_of
 from ring_operator.spec.schema import Field, every_field, field_at, paths_named
-from ring_operator.spec.training import Checkpoint, Data, Evaluation, Source, Training
+from ring_operator.spec.training import Checkpoint, Data, Evaluation, Probe, Source, Training
 from ring_operator.spec.unsupported import unsupported
 from ring_operator.spec.workers import Budget, Recovery, Resources, Volume, Workers
 
@@ -31,6 +31,7 @@ __all__ = [
     "Metadata",
     "Model",
     "Parallelism",
+    "Probe",
     "Recovery",
     "Resources",
     "Rope",

@@ -56,9 +56,12 @@ class Attention(Section):
     chunk: Count = 8192
     """Tokens in a chunk of a chunk layer."""
     global_tokens: CountOrNone = 0
-    """First tokens of the sequence that every window layer sees as well."""
+    """First tokens that every window layer sees beside its window, counted from the start of each packed document."""
     sinks: bool = False
-    """A learnable sink for each head."""
+    """Whether each head of each layer learns a sink: one more logit in its softmax, which takes weight and gives no
+    value."""
+    soft_cap: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
+    """Bound c of the scores: each score s becomes c tanh(s / c). Default: none."""
 
 
 class Model(Section):
@@ -112,3 +115,6 @@ class Parallelism(Section):
     """Ranks that share each matrix. auto: 1."""
     ulysses: Annotated[int, Field(ge=1, le=1024)] = 1
     """Ranks of a ring that split heads instead of the sequence; the ring itself is context / ulysses long."""
+    inner_ring: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Ranks of an inner ring, in a ring of rings; must divide context / ulysses. Blocks go round the inner rings at
+    every step and cross to the next one once an inner round: for rings that span slow links. Default: one ring."""

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ring_operator import names
 from ring_operator.errors import Fault
 from ring_operator.spec.base import Section
-from ring_operator.spec.model import Architecture, Context, Model, Parallelism
-from ring_operator.spec.presets import PRESETS
+from ring_operator.spec.model import Model
+from ring_operator.spec.shape_rules import (
+    Faults,
+    alias,
+    heads_fit,
+    inner_rings_fit,
+    is_changed,
+    rope_reaches,
+    spans_have_their_layers,
+    stripe_has_its_layout,
+    ulysses_fits,
+    vocabulary_holds_the_bytes,
+)
 from ring_operator.spec.training import Checkpoint, Data, Evaluation, Training
 from ring_operator.spec.workers import Volume, Workers
-
-Faults = Iterator[Fault]
-
-BYTES_VOCABULARY = 257  # of the worker's tokenizer "bytes": the bytes, and a token for a document's start
 
 
 def check(sections: Mapping[str, Any]) -> Faults:
@@ -36,115 +43,29 @@ def one_of(section: Section, path: str, fields: tuple[str, ...]) -> Faults:
     """Exactly one of the fields must be given."""
     given = [name for name in fields if getattr(section, name) is not None]
     if len(given) != 1:
-        labels = [_alias(section, name) for name in fields]
-        said = " and ".join(_alias(section, name) for name in given) or "none"
+        labels = [alias(section, name) for name in fields]
+        said = " and ".join(alias(section, name) for name in given) or "none"
         yield Fault(
             path, f"{said} given, but it takes exactly one of {', '.join(labels)}", f"Give one of {', '.join(labels)}."
         )
-
-
-def _alias(section: Section, name: str) -> str:
-    return type(section).model_fields[name].alias or name
 
 
 def model_has_one_origin(model: Model) -> Faults:
     yield from one_of(model, "spec.model", ("preset", "architecture", "hf"))
 
 
-def heads_fit(model: Model) -> Faults:
-    shape = model.architecture
-    if shape is None:
-        return
-    path = "spec.model.architecture"
-    if shape.heads % shape.key_heads:
-        yield Fault(
-            f"{path}.kvHeads",
-            f"{shape.key_heads} does not divide heads {shape.heads}",
-            f"Take one of {_divisors(shape.heads)}.",
-        )
-    yield from _head_width(shape, path)
-
-
-def _head_width(shape: Architecture, path: str) -> Faults:
-    if shape.head_dim is None and shape.hidden % shape.heads:
-        yield Fault(
-            f"{path}.hidden",
-            f"{shape.hidden} is not divisible by heads {shape.heads}",
-            f"Set headDim, or take hidden {shape.hidden // shape.heads * shape.heads or shape.heads}.",
-        )
-    elif shape.head_width % 2:
-        yield Fault(
-            f"{path}.headDim",
-            f"{shape.head_width} is odd, but rotary positions turn pairs",
-            f"Take {shape.head_width + 1}.",
-        )
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)
-
-
-def rope_reaches(context: Context) -> Faults:
-    rope, path = context.rope, "spec.context.rope"
-    if rope.type == "default":
-        if rope.factor != 1.0 or rope.original_length is not None:
-            yield Fault(path, "factor and originalLength have no effect with type default", "Set type, such as yarn.")
-    elif rope.original_length is None:
-        if rope.type != "linear":  # the others turn each frequency by how often it fits into the original length
-            message = f"is missing; {rope.type} needs it"
-            yield Fault(f"{path}.originalLength", message, "Give the length trained on, in tokens.")
-    elif rope.factor * rope.original_length < context.length:
-        reach = f"{rope.factor:g} x originalLength {rope.original_length:,} = {rope.factor * rope.original_length:,.0f}"
-        yield Fault(
-            f"{path}.factor",
-            f"{reach} positions, but context.length is {context.length:,}",
-            f"Raise factor to {-(-context.length // rope.original_length)}.",
-        )
-
-
-def vocabulary_holds_the_bytes(model: Model, data: Data) -> Faults:
-    vocabulary = model.architecture.vocabulary if model.architecture else None
-    if data.tokenizer == "bytes" and vocabulary is not None and vocabulary < BYTES_VOCABULARY:
-        yield Fault(
-            "spec.model.architecture.vocabulary",
-            f"{vocabulary}, but the tokenizer bytes has {BYTES_VOCABULARY} tokens: 256 bytes, and a document's start",
-            f"Raise it to {BYTES_VOCABULARY}, or leave it out.",
-        )
-
-
-def spans_have_their_layers(model: Model) -> Faults:
-    attention = model.attention
-    for kind in ("window", "chunk"):
-        if kind not in attention.pattern and _is_changed(attention, kind):
-            message = f"{getattr(attention, kind)} has no effect: no layer of the pattern is of this kind"
-            yield Fault(f"spec.model.attention.{kind}", message, f"Leave it out, or put {kind} into the pattern.")
-
-
-def stripe_has_its_layout(context: Context) -> Faults:
-    if context.layout != "striped" and _is_changed(context, "stripe"):
-        message = f"{context.stripe} has no effect with layout {context.layout}"
-        yield Fault("spec.context.stripe", message, "Leave it out, or set layout to striped.")
-
-
 def final_ratio_has_its_fall(training: Training) -> Faults:
     schedule = training.schedule
-    if schedule.kind == "constant" and _is_changed(schedule, "final_ratio"):
+    if schedule.kind == "constant" and is_changed(schedule, "final_ratio"):
         message = f"{schedule.final_ratio:g} has no effect with kind constant, which never falls"
         yield Fault("spec.training.schedule.finalRatio", message, "Leave it out, or take kind cosine.")
 
 
-def _is_changed(section: Section, name: str) -> bool:
-    """A default that is written out says nothing, and stands in every manifest that a run has recorded."""
-    return bool(getattr(section, name) != type(section).model_fields[name].default)
-
-
-def ulysses_fits(parallelism: Parallelism, model: Model) -> Faults:
-    ulysses, context, path = parallelism.ulysses, parallelism.context, "spec.parallelism.ulysses"
-    if isinstance(context, int) and context % ulysses:
-        yield Fault(path, f"{ulysses} does not divide context {context}", f"Take one of {_divisors(context)}.")
-    shape = model.architecture or (PRESETS[model.preset] if model.preset else None)
-    if shape is not None and shape.heads % ulysses:
-        yield Fault(path, f"{ulysses} does not divide heads {shape.heads}", "Lower it to a divisor of both.")
+def probe_has_its_steps(training: Training) -> Faults:
+    probe = training.probe
+    if not probe.every_steps and is_changed(probe, "rows"):
+        message = f"{probe.rows} has no effect with everySteps 0: nothing is probed"
+        yield Fault("spec.training.probe.rows", message, "Leave it out, or set everySteps, such as 100.")
 
 
 def processes_only_on_cpu(workers: Workers) -> Faults:
@@ -328,7 +249,9 @@ RULES: tuple[Callable[..., Faults], ...] = (
     spans_have_their_layers,
     stripe_has_its_layout,
     final_ratio_has_its_fall,
+    probe_has_its_steps,
     ulysses_fits,
+    inner_rings_fit,
     processes_only_on_cpu,
     env_is_sound,
     volumes_are_sound,

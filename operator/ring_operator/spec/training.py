@@ -109,6 +109,15 @@ class Schedule(Section):
     """Last learning rate as a share of the highest."""
 
 
+class Probe(Section):
+    """Attention checked while it trains: a few rows of one layer are computed again densely and compared."""
+
+    every_steps: CountOrNone = 0
+    """Steps between two probes, each of one layer that is drawn anew. 0: off."""
+    rows: Annotated[int, Field(ge=1, le=4096)] = 4
+    """Query rows of a sequence that a probe computes again, wherever they are."""
+
+
 class Training(Section):
     """How long and how the model is trained."""
 
@@ -122,14 +131,20 @@ class Training(Section):
     """The learning rate over the steps."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of the arithmetic; with bf16 the weights are kept in fp32 too."""
-    recompute: Literal["auto", "none", "attention", "full"] = "auto"
-    """What the backward pass computes again instead of keeping: nothing, all but the attention, or everything."""
+    recompute: Literal["auto", "none", "attention", "output", "late", "full"] = "auto"
+    """What the backward pass computes again instead of keeping: nothing; all but the attention, whose inputs are kept
+    (attention) or only its output (output, which keeps less); the attention too, but for the late half of each rank's
+    tokens (late); or everything."""
     offload: Literal["auto", "none", "host"] = "none"
     """Whether what is kept for the backward pass waits in the host's memory."""
     seed: Seed = 0
     """Seed of the new weights."""
     log_every_steps: Count = 1
     """Steps between two lines of metrics.jsonl."""
+    ring_gradients: Literal["fp32", "bf16"] = "fp32"
+    """Precision in which sums of gradients travel round the ring; bf16 halves their bytes and rounds at every hop."""
+    probe: Probe = Probe()
+    """Attention checked while it trains."""
 
 
 class Checkpoint(Section):

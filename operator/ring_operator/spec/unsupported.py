@@ -49,13 +49,6 @@ def _needle(spec: JobSpec) -> str | None:
 GAPS: tuple[Gap, ...] = (
     Gap("parallelism.tensor", _degree("tensor"), "Take tensor 1 and a larger context degree."),
     Gap("parallelism.pipeline", _degree("pipeline"), "Take pipeline 1 and a larger context degree."),
-    Gap("parallelism.ulysses", _degree("ulysses"), "Take ulysses 1: a ring over all context ranks."),
-    Gap(
-        "model.attention.globalTokens",
-        lambda spec: "globalTokens above 0" if spec.model.attention.global_tokens else None,
-        "Take 0, and full layers in the pattern for what is far.",
-    ),
-    Gap("model.attention.sinks", lambda spec: "sinks" if spec.model.attention.sinks else None, "Leave it out."),
     Gap("model.hf", lambda spec: "a Hugging Face model" if spec.model.hf else None, "Take preset or architecture."),
     Gap(
         "data.source.parquet",

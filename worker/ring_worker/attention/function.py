@@ -115,7 +115,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, calls: list[Call], sinks: Tensor | None, *tensors: Tensor) -> Any:
         ranks = [tensors[i : i + 3] for i in range(0, len(tensors), 3)]
-        outputs, lses = zip(*_outputs(calls, ranks, sinks), strict=True)
+        with torch.autocast(tensors[0].device.type, enabled=False):  # it would round the fp32 state of torch's kernels
+            outputs, lses = zip(*_outputs(calls, ranks, sinks), strict=True)
         ctx.save_for_backward(sinks, *tensors, *outputs, *lses)
         ctx.calls = calls
         return outputs if len(outputs) > 1 else outputs[0]

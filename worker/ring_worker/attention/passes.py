@@ -18,6 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ring_worker.attention.kernels.fastest import Shape
 from ring_worker.attention.kernels.interface import Block, Carry, Gradients, Saved, state_dtype
 from ring_worker.attention.masks import Mask
 from ring_worker.attention.meter import BACKWARD, FORWARD, PRODUCTS
@@ -54,7 +55,7 @@ class Call:
 def forward_pass(call: Call, q: Tensor, k: Tensor, v: Tensor) -> Pass[tuple[Tensor, Tensor]]:
     """(o [B, H, S, E], lse [B, H, S]) of this rank's queries, in the state's dtype."""
     ring, plan = call.ring, call.plan()
-    kernel = ring.kernel_for(q)
+    kernel = ring.kernel_for(q, _whole(plan, q, k, v))
     _count(call, plan, FORWARD, q, v)
     with ring.meter.span(FORWARD, "wall"):
         carry = Carry.empty(q, v.shape[-1])
@@ -79,7 +80,8 @@ def backward_pass(call: Call, saved: Saved, k: Tensor, v: Tensor) -> Pass[Gradie
 
 
 def _keys_travel(call: Call, saved: Saved, kv: tuple[Tensor, Tensor], own: Gradients) -> Pass[Gradients]:
-    ring, plan, kernel = call.ring, call.plan("keys"), call.ring.kernel_for(saved.q)
+    ring, plan = call.ring, call.plan("keys")
+    kernel = ring.kernel_for(saved.q, _whole(plan, saved.q, *kv))
     with ring.meter.span(BACKWARD, "wall"):
         relay, sums = Relay(ring, [Group(kv)], BACKWARD), Sums(ring, Group((own.dk, own.dv)))
         for step in plan.steps:
@@ -142,6 +144,13 @@ def cheaper(call: Call, saved: Saved, k: Tensor, v: Tensor) -> Moving:
         return "keys"
     fewer = travelling(query_needs(call.asked)) * queries < travelling(key_needs(call.asked)) * keys
     return "queries" if fewer else "keys"
+
+
+def _whole(plan: Schedule, q: Tensor, k: Tensor, v: Tensor) -> Shape | None:
+    """The shape, if all of the attention is one run over all rows and keys."""
+    runs = [run for step in plan.steps for runs in step.terms for run in runs]
+    shapes = (Shape.of(q, k, v, causal) for causal in (True, False))
+    return next((shape for shape in shapes if len(plan.steps) == 1 and runs == [shape.run]), None)
 
 
 def _count(call: Call, plan: Schedule, phase: str, q: Tensor, v: Tensor) -> None:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ring_worker.attention.kernels import choose
+from ring_worker.attention.kernels.fastest import Shape
 from ring_worker.attention.kernels.interface import Kernel
 from ring_worker.attention.layout import Layout
 from ring_worker.attention.meter import Meter
@@ -53,9 +54,17 @@ class Ring:
 
     @classmethod
     def over(cls, layout: Layout, group: dist.ProcessGroup, **options: Any) -> Ring:
-        """The ring of a process group, over its own back end, NCCL or gloo. `options`: the other fields."""
-        on_gpus = "nccl" in str(dist.get_backend(group))
-        return cls(layout, NcclTransport(group) if on_gpus else GlooTransport(group), **options)
+        """The ring of a process group, over its own back end, NCCL or gloo. `options`: the other fields.
+
+        Every rank of the group calls it: with inner rings, NCCL gets a second group for what crosses between them.
+        """
+        if "nccl" not in str(dist.get_backend(group)):
+            return cls(layout, GlooTransport(group), **options)
+        outer: Any = None
+        if options.get("inner"):
+            ranks = dist.get_process_group_ranks(group)
+            outer = dist.new_group(ranks, backend="nccl", use_local_synchronization=True)
+        return cls(layout, NcclTransport(group, outer), **options)
 
     @property
     def rank(self) -> int:
@@ -70,8 +79,9 @@ class Ring:
         """Tokens that this rank holds outside of attention: its part of what its position in the ring owns."""
         return part_sizes(self.layout.size(self.rank), self.heads.size)[self.heads.rank]
 
-    def kernel_for(self, q: Tensor) -> Kernel:
-        return self.kernel or choose(q.device, q.dtype)
+    def kernel_for(self, q: Tensor, whole: Shape | None = None) -> Kernel:
+        """`whole`: the shape, if the first block will be all of the attention."""
+        return self.kernel or choose(q.device, q.dtype, whole)
 
     def buffer(self, name: str, key: tuple[Any, ...], make: Callable[[int], Tensor]) -> Tensor:
         """The buffer of this name for tensors of one `key`, made once, for the rank that owns the most tokens."""

@@ -55,7 +55,7 @@ class RingFigures:
     """One ring over the steps since the line before: seconds summed over its ranks and over forward and backward.
 
     `ideal_seconds`: the unmasked FLOPs at the calibrated rate of the isolated kernel. `imbalance`: largest wall of a
-    rank / mean wall.
+    rank / mean wall. `probed_rows`: of attention, computed again densely, of which `probe_mismatches` differed.
     """
 
     index: int
@@ -67,6 +67,8 @@ class RingFigures:
     ideal_seconds: float
     bytes: int
     imbalance: float
+    probed_rows: int = 0
+    probe_mismatches: int = 0
 
     @property
     def efficiency(self) -> float | None:

@@ -10,13 +10,28 @@ from ring_worker.contract.strict import VERSION, dump, load
 
 @dataclass(frozen=True, slots=True)
 class Degrees:
-    """Parallel degrees; their product (without ulysses, which divides context) is the world size."""
+    """Parallel degrees; the product of the first four is the world size.
+
+    `ulysses` ranks of context share a place in the ring and split the heads. `inner_ring`: ranks of an inner ring, in a
+    ring of rings; None: one ring.
+    """
 
     data: int = 1
     pipeline: int = 1
     context: int = 1
     tensor: int = 1
     ulysses: int = 1
+    inner_ring: int | None = None
+
+    @property
+    def ring(self) -> int:
+        """Places in a ring, each of `ulysses` ranks."""
+        return self.context // self.ulysses
+
+    @property
+    def rings_in_ring(self) -> int:
+        """Inner rings; 1: a ring as all are."""
+        return self.ring // (self.inner_ring or self.ring)
 
     @property
     def world_size(self) -> int:
@@ -40,11 +55,18 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class AttentionPattern:
-    """Kinds of the layers (full | window | chunk), repeated over the depth; `window`, `chunk` in tokens."""
+    """Kinds of the layers (full | window | chunk), repeated over the depth; `window`, `chunk` in tokens.
+
+    `global_tokens`: first tokens of each document that window layers see as well. `sinks`: whether each head learns a
+    logit without a value. `soft_cap` c: scores s become c tanh(s / c); None: they stay.
+    """
 
     pattern: tuple[str, ...] = ("full",)
     window: int = 4096
     chunk: int = 8192
+    global_tokens: int = 0
+    sinks: bool = False
+    soft_cap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +146,20 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Every so many steps (0: never), one layer's attention of `rows` queries is computed again densely."""
+
+    every_steps: int = 0
+    rows: int = 4
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """`batch`: sequences in a step over all data ranks. `precision`: bf16 | fp32.
 
-    `recompute` in the backward pass: none | attention (all but the attention, whose q, k, v, output are kept) | full.
+    `recompute` in the backward pass: none | attention (all but the attention, whose q, k, v, output are kept) | output
+    (the same, with the output alone kept) | late (and of it the late half of a rank's tokens) | full.
+    `ring_gradients`: fp32 | bf16, in which sums of gradients travel.
     """
 
     steps: int
@@ -138,6 +170,8 @@ class Training:
     recompute: str = "none"
     seed: int = 0
     log_every_steps: int = 1
+    ring_gradients: str = "fp32"
+    probe: Probe = Probe()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ring_worker.contract import ContractError, Degrees, Member
-from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, PassTimes, StepRecord
+from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, PassTimes, Probes, StepRecord
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STEP_BUCKETS_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-RING_SERIES = 23  # of one ring, buckets of the histogram left out
+RING_SERIES = 25  # of one ring, buckets of the histogram left out
 POD_SERIES = 8
 
 _RING_LABELS = ("job", "ring", "pod")
@@ -54,6 +54,7 @@ class _Ring:
 
     forward: PassTimes = field(default_factory=PassTimes)
     backward: PassTimes = field(default_factory=PassTimes)
+    probes: Probes = field(default_factory=Probes)
     tokens: int = 0
     steps: int = 0
     buckets: list[int] = field(default_factory=lambda: [0] * (len(STEP_BUCKETS_SECONDS) + 1))
@@ -67,6 +68,7 @@ class _Ring:
     def add(self, record: StepRecord) -> None:
         self.forward += record.forward
         self.backward += record.backward
+        self.probes += record.probes
         self.tokens += record.tokens
         self.buckets[bisect.bisect_left(STEP_BUCKETS_SECONDS, record.seconds)] += 1
         self.step_seconds += record.seconds
@@ -192,7 +194,7 @@ def _read(datagram: bytes) -> StepRecord | CheckpointRecord | AliveRecord:
         return AliveRecord.from_json(text)
     step = StepRecord.from_json(text)
     times = [getattr(passes, name) for passes in (step.forward, step.backward) for name in PassTimes.__slots__]
-    _require_sound(step.step, step.tokens, step.seconds, *times)
+    _require_sound(step.step, step.tokens, step.seconds, step.probes.rows, step.probes.mismatches, *times)
     return step
 
 
@@ -232,6 +234,10 @@ def _attention(rings: _Rings) -> Iterator[Metric]:
     yield _counter("ring_attention_flops", "Unmasked FLOPs of the attention", names, flops)
     sent = [((*labels, "sent"), float(ring.forward.bytes + ring.backward.bytes)) for labels, ring in rings]
     yield _counter("ring_attention_bytes", "Bytes passed on round the ring", (*_RING_LABELS, "direction"), sent)
+    rows = [(labels, float(ring.probes.rows)) for labels, ring in rings]
+    yield _counter("ring_attention_probed_rows", "Rows that were computed again densely", _RING_LABELS, rows)
+    differing = [(labels, float(ring.probes.mismatches)) for labels, ring in rings]
+    yield _counter("ring_attention_probe_mismatches", "Probed rows that were not right", _RING_LABELS, differing)
 
 
 def _training(rings: _Rings) -> Iterator[Metric]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ring_worker.contract import RingFigures
-from ring_worker.telemetry.record import PassTimes
+from ring_worker.telemetry.record import UNPROBED, PassTimes, Probes
 
 PACKED = len(PassTimes.__slots__)  # numbers in a packed PassTimes
 
@@ -25,8 +25,8 @@ def unpack(numbers: Sequence[float]) -> PassTimes:
     return PassTimes(**values, **whole)  # type: ignore[arg-type]  # the two whole numbers are named above
 
 
-def ring_figures(index: int, ranks: Sequence[tuple[PassTimes, PassTimes]]) -> RingFigures:
-    """The figures of ring `index` from (forward, backward) of each of its ranks."""
+def ring_figures(index: int, ranks: Sequence[tuple[PassTimes, PassTimes]], probes: Probes = UNPROBED) -> RingFigures:
+    """The figures of ring `index` from (forward, backward) of each of its ranks. `probes`: of all of them."""
     of_rank = [forward + backward for forward, backward in ranks]
     total = sum(of_rank, start=PassTimes())
     mean_wall = total.wall / len(of_rank)
@@ -40,4 +40,6 @@ def ring_figures(index: int, ranks: Sequence[tuple[PassTimes, PassTimes]]) -> Ri
         ideal_seconds=total.ideal,
         bytes=total.bytes,
         imbalance=max(times.wall for times in of_rank) / mean_wall if mean_wall > 0 else 1.0,
+        probed_rows=probes.rows,
+        probe_mismatches=probes.mismatches,
     )

@@ -32,6 +32,20 @@ class PassTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class Probes:
+    """Rows of attention that were computed again densely, and how many of them differed."""
+
+    rows: int = 0
+    mismatches: int = 0
+
+    def __add__(self, other: Probes) -> Probes:
+        return Probes(self.rows + other.rows, self.mismatches + other.mismatches)
+
+
+UNPROBED = Probes()
+
+
+@dataclass(frozen=True, slots=True)
 class StepRecord:
     """`tokens`: trained by this rank in this step. `loss`, `grad_norm`: of all ranks. `seconds`: wall time."""
 
@@ -46,6 +60,7 @@ class StepRecord:
     lr: float
     forward: PassTimes
     backward: PassTimes
+    probes: Probes = UNPROBED
     version: int = VERSION
 
     def to_json(self) -> str:

@@ -44,7 +44,10 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class RingSummary:
-    """One ring over the whole run. `imbalance`: mean over the lines, weighted by their wall time. None: nothing ran."""
+    """One ring over the whole run. `imbalance`: mean over the lines, weighted by their wall time. None: nothing ran.
+
+    `probed_rows`: of attention, computed again densely, of which `probe_mismatches` differed.
+    """
 
     index: int
     efficiency: float | None
@@ -53,6 +56,8 @@ class RingSummary:
     imbalance: float
     bytes: int
     wall_seconds: float
+    probed_rows: int = 0
+    probe_mismatches: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,8 @@ def _added(figures: Sequence[RingFigures]) -> RingFigures:
         ideal_seconds=sum(f.ideal_seconds for f in figures),
         bytes=sum(f.bytes for f in figures),
         imbalance=weighted / wall if wall > 0 else 1.0,
+        probed_rows=sum(f.probed_rows for f in figures),
+        probe_mismatches=sum(f.probe_mismatches for f in figures),
     )
 
 
@@ -154,4 +161,6 @@ def _summary(total: RingFigures) -> RingSummary:
         imbalance=total.imbalance,
         bytes=total.bytes,
         wall_seconds=total.wall_seconds,
+        probed_rows=total.probed_rows,
+        probe_mismatches=total.probe_mismatches,
     )

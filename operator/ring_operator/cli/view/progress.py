@@ -71,8 +71,9 @@ class Progress:
 def plan_line(plan: ParallelPlan) -> str:
     degrees = plan.degrees
     device = "GPUs over NCCL" if plan.device == "cuda" else "CPU processes over gloo"
+    heads = f" (ulysses {degrees.ulysses} x ring {degrees.ring})" if degrees.ulysses > 1 else ""
     return (
-        f"{plan.world_size} {device}: data {degrees.data} x context {degrees.context}, {plan.layout}, "
+        f"{plan.world_size} {device}: data {degrees.data} x context {degrees.context}{heads}, {plan.layout}, "
         f"{plan.length:,} tokens a sequence, {plan.tokens_per_rank:,} a rank"
     )
 
