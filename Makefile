@@ -43,6 +43,7 @@ unit: $(READY)
 	$(BIN)/pytest tests/unit -q -n 2
 
 slow: $(READY)
+	$(BIN)/pytest tests/attention -q -n 2
 	$(BIN)/pytest tests/kernels tests/distributed -q
 
 format: $(READY)  ## Format the code and mend what the linter can
