@@ -19,8 +19,10 @@ _ROWS_MULTIPLE = 64  # the worker pads embedding and head to it, which matrix un
 
 @dataclass(frozen=True, slots=True)
 class LayerGroup:
-    """Layers of one kind. `reach`: tokens that a query can see at most, of them `global_tokens` by being the first of
-    the sequence. `pairs`: of query and key, in a sequence."""
+    """Layers of one kind. `reach`: tokens that a query can see at most. `pairs`: of query and key, in a sequence.
+
+    `global_tokens`: of the reach, what is seen for being the first of the sequence.
+    """
 
     kind: LayerKind
     count: int
@@ -82,8 +84,8 @@ def _group(kind: LayerKind, count: int, attention: Attention, length: int) -> La
 def causal_pairs(kind: LayerKind, reach: int, length: int, global_tokens: int = 0) -> int:
     """Pairs of query and visible key in a causal sequence without document borders.
 
-    `global_tokens` are seen beside a window, as far as they lie behind it: what the first query beyond the window's
-    reach sees of them is one, the next one two, and so on, as if they were a window of that size over the rest.
+    `global_tokens` are seen beside a window, as far as they lie before it: the first query that the window does not
+    reach back from sees one of them, the next one two, and so on, as if they were a window of that size of their own.
     """
     if kind == "chunk":
         whole, rest = divmod(length, reach)
