@@ -32,13 +32,6 @@ def layer_masks(model: contract.Model, documents: tuple[int, ...] = ()) -> tuple
     return tuple(kinds[pattern.pattern[i % len(pattern.pattern)]] for i in range(model.layers))
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, ring: Ring, mask: Mask, **options: Any) -> Tensor:
-    """Without autocast, which would round the kernels' fp32 sums in the forward pass, and in the backward pass not."""
-    with without_autocast(q):
-        o: Tensor = ring_attention(q, k, v, ring, mask, **options)
-        return o
-
-
 @dataclass(slots=True)
 class Watch:
     """Which layer is probed, in how many rows of the sequence, and with which seed, all alike on the ranks of a ring.
@@ -56,7 +49,7 @@ def over_ring(ring: Ring, masks: tuple[Mask, ...], soft_cap: float | None = None
     """Attention of this rank's queries over the whole sequence, which lies over `ring`."""
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> Tensor:
-        o = _attention(q, k, v, ring, masks[layer], softcap=soft_cap, sinks=sinks)
+        o: Tensor = ring_attention(q, k, v, ring, masks[layer], softcap=soft_cap, sinks=sinks)
         if watch is not None and watch.found is None and watch.layer == layer:  # once, not where it is recomputed
             _look(watch, (q, k, v, o), ring, masks[layer], softcap=soft_cap, sinks=sinks)
         return o
@@ -77,6 +70,7 @@ def alone(masks: tuple[Mask, ...], soft_cap: float | None = None) -> Attend:
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> Tensor:
         ring = Ring(Layout("contiguous", q.shape[2], 1))
-        return _attention(q, k, v, ring, masks[layer], softcap=soft_cap, sinks=sinks)
+        o: Tensor = ring_attention(q, k, v, ring, masks[layer], softcap=soft_cap, sinks=sinks)
+        return o
 
     return attend
