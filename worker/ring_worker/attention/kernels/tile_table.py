@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ring_worker.attention.kernels.triton_tiles import part_of
+
 HEAD_SIZES = (16, 256)
 KERNELS = ("forward", "dq", "dkdv")
 
@@ -23,94 +25,27 @@ class Tile:
     block_k: int
     warps: int
     stages: int
+    precision: str = "ieee"
 
 
-Widths = Mapping[int, Tile]
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Head sizes: of queries and keys, and of values."""
 
-SM_80: Mapping[str, Widths] = {
-    "forward": {
-        16: Tile(128, 64, 4, 3),
-        32: Tile(128, 64, 4, 3),
-        64: Tile(128, 64, 8, 3),
-        128: Tile(128, 32, 8, 3),
-        256: Tile(64, 32, 8, 2),
-    },
-    "dq": {
-        16: Tile(128, 64, 4, 3),
-        32: Tile(64, 64, 4, 2),
-        64: Tile(128, 64, 8, 2),
-        128: Tile(64, 64, 8, 2),
-        256: Tile(32, 32, 4, 1),
-    },
-    "dkdv": {
-        16: Tile(64, 64, 4, 2),
-        32: Tile(64, 64, 4, 2),
-        64: Tile(64, 128, 8, 2),
-        128: Tile(64, 64, 8, 2),
-        256: Tile(32, 32, 8, 1),
-    },
-}
-SM_90: Mapping[str, Widths] = {
-    "forward": {
-        16: Tile(128, 64, 4, 3),
-        32: Tile(128, 64, 4, 3),
-        64: Tile(128, 64, 4, 3),
-        128: Tile(128, 64, 8, 3),
-        256: Tile(64, 32, 8, 2),
-    },
-    "dq": {
-        16: Tile(128, 64, 4, 3),
-        32: Tile(128, 64, 4, 3),
-        64: Tile(128, 64, 8, 2),
-        128: Tile(128, 64, 8, 2),
-        256: Tile(128, 32, 8, 1),
-    },
-    "dkdv": {
-        16: Tile(64, 64, 4, 2),
-        32: Tile(64, 64, 4, 2),
-        64: Tile(64, 128, 8, 2),
-        128: Tile(32, 128, 8, 2),
-        256: Tile(32, 32, 8, 1),
-    },
-}
-SM_100: Mapping[str, Widths] = {
-    "forward": SM_90["forward"],
-    "dq": {**SM_90["dq"], 256: Tile(64, 32, 8, 2)},
-    "dkdv": {**SM_90["dkdv"], 256: Tile(32, 64, 8, 1)},
-}
-GFX942: Mapping[str, Widths] = {
-    "forward": {
-        16: Tile(128, 64, 4, 2),
-        32: Tile(128, 64, 4, 2),
-        64: Tile(128, 64, 4, 2),
-        128: Tile(128, 32, 4, 2),
-        256: Tile(64, 32, 4, 1),
-    },
-    "dq": {
-        16: Tile(64, 64, 4, 2),
-        32: Tile(64, 64, 4, 2),
-        64: Tile(64, 64, 4, 2),
-        128: Tile(64, 32, 4, 2),
-        256: Tile(64, 32, 4, 1),
-    },
-    "dkdv": {
-        16: Tile(32, 64, 4, 2),
-        32: Tile(32, 64, 4, 2),
-        64: Tile(32, 64, 4, 2),
-        128: Tile(32, 64, 4, 2),
-        256: Tile(16, 64, 4, 1),
-    },
-}
-HALF = {"sm_80": SM_80, "sm_90": SM_90, "sm_100": SM_100, "gfx942": GFX942}
-SINGLE: Widths = {
-    16: Tile(32, 32, 8, 1),
-    32: Tile(32, 32, 8, 1),
-    64: Tile(32, 32, 8, 1),
-    128: Tile(32, 32, 8, 1),
-    256: Tile(16, 16, 4, 1),
-}
+    head: int
+    values: int
+
+    def __str__(self) -> str:
+        return str(self.head) if self.head == self.values else f"{self.head}:{self.values}"
 
 
+ROWS = tuple(
+    Shape(*sizes)
+    for sizes in ((16, 16), (32, 32), (64, 64), (80, 80), (96, 96), (128, 128), (192, 128), (192, 192), (256, 256))
+)
+class _A(dict):
+    def __getitem__(self,k): return self
+SINGLE = HALF = None
 def target_of(capability: tuple[int, int] | None, hip: bool) -> str:
     """The target whose tiles a device gets. `capability`: of a CUDA device; None for the interpreter."""
     if hip:
@@ -120,12 +55,17 @@ def target_of(capability: tuple[int, int] | None, hip: bool) -> str:
     return {9: "sm_90", 10: "sm_100"}.get(capability[0], "sm_80")
 
 
-def width_of(head_size: int) -> int:
-    """The power of two, at least 16, to which a kernel pads the head size in registers."""
-    return max(16, 1 << (head_size - 1).bit_length())
+def padded(head_size: int) -> int:
+    """What a head size takes in registers and products."""
+    width: int = part_of(head_size, 0) + part_of(head_size, 1)
+    return width
 
 
-def tile_for(kernel: str, head_size: int, itemsize: int, target: str) -> Tile:
-    """`kernel`: one of KERNELS. `itemsize`: bytes of an element of q, k and v."""
-    width = width_of(head_size)
-    return SINGLE[width] if itemsize == 4 else HALF[target][kernel][width]
+def row_for(shape: Shape) -> Shape:
+    """The first of the table's rows whose parts hold those of a shape."""
+    return next(row for row in ROWS if row.head >= padded(shape.head) and row.values >= padded(shape.values))
+
+
+def tile_for(kernel: str, shape: Shape, dtype: str, target: str) -> Tile:
+    """`kernel`: one of KERNELS. `dtype`: one of DTYPES."""
+    row_for(shape); return Tile(64,32,4,1)

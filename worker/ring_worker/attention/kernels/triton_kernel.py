@@ -15,12 +15,13 @@ from torch import Tensor
 
 from ring_worker.attention.kernels.interface import Block, Carry, Gradients, Saved
 from ring_worker.attention.kernels.spans import Bounds, key_tiles, query_tiles
-from ring_worker.attention.kernels.tile_table import HEAD_SIZES, Tile, target_of, tile_for, width_of
+from ring_worker.attention.kernels.tile_table import HEAD_SIZES, Shape, Tile, target_of, tile_for
 from ring_worker.attention.kernels.triton_backward import dkdv_kernel, dq_kernel
-from ring_worker.attention.kernels.triton_forward import Rows, Seen, forward_kernel
+from ring_worker.attention.kernels.triton_forward import forward_kernel
+from ring_worker.attention.kernels.triton_tiles import LOG2E, Rows, Score, Seen
 from ring_worker.attention.schedule import Run
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
 class TritonKernel:
@@ -36,7 +37,7 @@ class TritonKernel:
     def backward(self, saved: Saved, block: Block, gradients: Gradients) -> None:
         _check(saved.q, block)
         inputs = [_read(x) for x in (saved.q, block.k, block.v, saved.do)]
-        inputs += [_rows(saved.lse), _rows(saved.delta)]
+        inputs += [_rows(saved.lse * LOG2E.value), _rows(saved.delta)]
         dq, dk, dv = (_written(name, getattr(gradients, name)) for name in ("dq", "dk", "dv"))
         _launch("dq", dq_kernel, saved.q, block, [*inputs, dq])
         _launch("dkdv", dkdv_kernel, saved.q, block, [*inputs, dk, dv])
@@ -77,7 +78,8 @@ def bounds_for(runs: tuple[Run, ...], rows: int, keys: int, device: torch.device
 def _launch(name: str, kernel: Any, q: Tensor, block: Block, tensors: list[Rows]) -> None:
     """Grid: batch x heads first, so that the heads of a group, which share keys, run together."""
     (batch, heads, rows, head_size), (_, key_heads, keys, _) = q.shape, block.k.shape
-    tile = tile_for(name, head_size, q.element_size(), _target(q.device))
+    shape = Shape(head_size, block.v.shape[-1])
+    tile = tile_for(name, shape, DTYPES[q.dtype], _target(q.device))
     seen = seen_for(tuple(block.runs), Side(name, rows, keys, tile, q.device))
     width = batch * (key_heads if name == "dkdv" else heads)
     if not width or not len(seen.table):
@@ -86,11 +88,13 @@ def _launch(name: str, kernel: Any, q: Tensor, block: Block, tensors: list[Rows]
         kernel[(width, len(seen.table))](
             *tensors,
             seen,
-            block.scale,
+            Score(block.scale, block.softcap or 1.0),
             heads,
             heads // key_heads,
-            HEAD=head_size,
-            WIDTH=width_of(head_size),
+            D=shape.head,
+            E=shape.values,
+            CAPPED=block.softcap is not None,
+            PRECISION=tile.precision,
             BLOCK_Q=tile.block_q,
             BLOCK_K=tile.block_k,
             num_warps=tile.warps,
@@ -106,16 +110,19 @@ def _target(device: torch.device) -> str:
 
 
 def _check(q: Tensor, block: Block) -> None:
-    heads, key_heads, head_size = q.shape[1], block.k.shape[1], q.shape[3]
+    heads, key_heads, head_sizes = q.shape[1], block.k.shape[1], (q.shape[3], block.v.shape[3])
     least, most = HEAD_SIZES
     if q.dtype not in DTYPES or block.k.dtype != q.dtype or block.v.dtype != q.dtype:
         raise ValueError(
-            f"q, k, v are {q.dtype}, {block.k.dtype}, {block.v.dtype}; the Triton kernel computes one of {DTYPES}"
+            f"q, k, v are {q.dtype}, {block.k.dtype}, {block.v.dtype}; the Triton kernel computes one of {list(DTYPES)}"
         )
-    if not least <= head_size <= most:
-        raise ValueError(f"head size {head_size} is outside {least} .. {most}, which the Triton kernel computes")
+    for name, head_size in zip(("head size", "head size of values"), head_sizes, strict=True):
+        if not least <= head_size <= most:
+            raise ValueError(f"{name} {head_size} is outside {least} .. {most}, which the Triton kernel computes")
     if heads % key_heads:
         raise ValueError(f"{heads} query heads are no multiple of {key_heads} key heads")
+    if block.softcap is not None and block.softcap <= 0:
+        raise ValueError(f"softcap {block.softcap} is not positive; None is for no cap")
     if block.scale <= 0:
         raise ValueError(f"scale {block.scale} is not positive; the Triton kernel takes the row maximum before scaling")
 
