@@ -1,8 +1,8 @@
 """Compile the Triton kernels for GPUs that are not there: ours, and the tutorial's that they are compared with.
 
-A `Build` says what is compiled, `compiled` gives its machine code and what it takes. Kernels are compiled as the launcher calls them
-with contiguous tensors: addresses and strides divisible by 16. Never under TRITON_INTERPRET. Triton keeps what it has
-compiled, so a second time is quick.
+A `Build` says what is compiled, `compiled` gives its machine code and what it takes. Kernels are compiled as the
+launcher calls them with contiguous tensors: addresses and strides divisible by 16. Never under TRITON_INTERPRET. Triton
+keeps what it has compiled, so a second time is quick.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class _Cubin:
 
 def _gcn_costs(text: str) -> tuple[int, int, int]:
     number = {name: int(value) for name, value in re.findall(r"\.(\w+(?:_count|_fixed_size)):\s+(\d+)", text)}
-    return number["vgpr_count"], number["private_segment_fixed_size"], number["vgpr_spill_count"]
+    spills = len(re.findall(r"^\s+scratch_", text, re.MULTILINE))
+    return number["vgpr_count"], number["private_segment_fixed_size"], spills
 
 
 def _source(build: Build) -> Any:
@@ -155,7 +156,7 @@ def _argument(name: str, dtype: str, fixed: bool) -> tuple[Any, Parts, Parts]:
     if fixed:
         return "constexpr", [], []
     if name == "seen":
-        return Seen("*i32", "*i32", "*i8", "*i32", "i32", "i32"), [(part,) for part in range(4)], []
+        return Seen("*i32", "*i32", "*i16", "*i32", "i32", "i32"), [(part,) for part in range(4)], []
     if name == "score":
         return Score("fp32", "fp32"), [], []
     if name in ("scale", "heads", "group", "count"):

@@ -2,8 +2,8 @@
 
 In: the disassembly of one kernel. Out: for every innermost loop that holds matrix instructions, a `Mix`: how many
 instructions of each kind a warp issues on one trip. A loop is a stretch of text that ends in a branch back to its
-beginning. Kernels here have two such loops, over unmasked and over masked steps; the masked ones are walked in halves, so the
-unmasked loop is the one that does more matrix work in a trip.
+beginning. Kernels here have two such loops, over unmasked and over masked steps; the masked ones are walked in halves,
+so the unmasked loop is the one that does more matrix work in a trip.
 
 Every instruction is counted once, also where a predicate or an election lets only one warp or thread act: it takes an
 issue slot all the same. Waits that spin on a barrier are counted as one turn.
@@ -23,7 +23,8 @@ KINDS = ("matrix", "mufu", "fp", "integer", "memory", "barrier")
 SASS: Mapping[str, str] = {
     "matrix": r"HMMA|HGMMA|DMMA|IMMA|UTC\w*MMA",
     "mufu": r"MUFU",
-    "barrier": r"BAR|WARPSYNC|WARPGROUP|DEPBAR|LDGDEPBAR|MEMBAR|FENCE|SYNCS|UTCBAR|UTCATOMSWS|ARRIVES|ERRBAR|BSYNC|BSSY|NANOSLEEP|NOP|CCTL",
+    "barrier": r"BAR|WARPSYNC|WARPGROUP|DEPBAR|LDGDEPBAR|MEMBAR|FENCE|SYNCS|UTCBAR|UTCATOMSWS|ARRIVES|ERRBAR|BSYNC|BSSY"
+    r"|NANOSLEEP|NOP|CCTL",
     "memory": r"LD|ST|SHFL|ATOM|RED|UBLKCP|UTMA|UTCCP|ULD|LDTM|STTM|MOVM",
     "fp": r"F(?!LO|ENCE)|HADD|HMUL|HFMA|HMNMX|HSET|D(?:ADD|MUL|FMA|SET)|I2F",
 }

@@ -1,9 +1,13 @@
-"""Which tile each kernel runs with on which GPU: data, read by the launcher and by the audit in `tests/kernels`.
+"""Which tile each kernel runs with on which GPU: data, read by the launcher and by the audit (`benchmarks.kernels`).
 
-Chosen by that audit, without a GPU: the largest tiles that compile without spilling a register (bf16), in the shared
-memory that the target has. sm_80 stays below 99 KiB, so that it also fits its smaller relatives (sm_86, sm_89, sm_120).
-In fp32 products are not rounded to fewer bits and hence use no matrix instructions: small tiles, slow, and from a head
-size of 64 on they spill.
+Chosen by that audit, without a GPU: of the tiles that compile without spilling a register, in the shared memory that
+the target has and with its own matrix instructions, the one whose inner loop has the fewest other instructions for its
+products. sm_80 stays below 99 KiB, so that it also fits its smaller relatives (sm_86, sm_89, sm_120). A GPU that is
+there measures the tiles around these (`tuning`).
+
+fp32 products are made of three products of tf32 on NVIDIA ("tf32x3", exact to about 2^-21), and by gfx942 itself; the
+operands stand in registers, some of them twice, hence tiles of 16 rows. On gfx942, which has no instruction to round to
+bf16, that is done by integer arithmetic ("bits").
 """
 
 from __future__ import annotations
@@ -15,11 +19,12 @@ from ring_worker.attention.kernels.triton_tiles import part_of
 
 HEAD_SIZES = (16, 256)
 KERNELS = ("forward", "dq", "dkdv")
+DTYPES = ("bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Query rows and keys of a tile, warps of a program, and stages of the software pipeline."""
+    """Query rows and keys of a tile, warps of a program, stages of the software pipeline, and how products are made."""
 
     block_q: int
     block_k: int
@@ -39,13 +44,305 @@ class Shape:
         return str(self.head) if self.head == self.values else f"{self.head}:{self.values}"
 
 
+Widths = Mapping[Shape, tuple[int, int, int, int]]
+
 ROWS = tuple(
     Shape(*sizes)
     for sizes in ((16, 16), (32, 32), (64, 64), (80, 80), (96, 96), (128, 128), (192, 128), (192, 192), (256, 256))
 )
-class _A(dict):
-    def __getitem__(self,k): return self
-SINGLE = HALF = None
+
+
+def _rows(*tiles: tuple[int, int, int, int]) -> Widths:
+    """Each of ROWS: block_q, block_k, warps, stages."""
+    return dict(zip(ROWS, tiles, strict=True))
+
+
+HALF: Mapping[str, Mapping[str, Widths]] = {
+    "sm_80": {
+        "forward": _rows(
+            (128, 64, 4, 3),  # 16
+            (128, 64, 4, 3),  # 32
+            (128, 64, 4, 3),  # 64
+            (128, 64, 8, 2),  # 80
+            (128, 64, 8, 2),  # 96
+            (128, 64, 8, 2),  # 128
+            (128, 64, 8, 2),  # 192:128
+            (64, 32, 8, 2),  # 192
+            (64, 32, 8, 2),  # 256
+        ),
+        "dq": _rows(
+            (64, 64, 4, 2),  # 16
+            (64, 64, 4, 2),  # 32
+            (128, 64, 8, 2),  # 64
+            (128, 64, 8, 2),  # 80
+            (64, 64, 8, 2),  # 96
+            (64, 64, 8, 2),  # 128
+            (32, 32, 4, 1),  # 192:128
+            (32, 32, 4, 1),  # 192
+            (32, 32, 8, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (64, 64, 4, 2),  # 16
+            (64, 64, 4, 2),  # 32
+            (64, 128, 8, 2),  # 64
+            (64, 64, 8, 2),  # 80
+            (64, 64, 8, 2),  # 96
+            (64, 64, 8, 2),  # 128
+            (16, 64, 8, 1),  # 192:128
+            (16, 32, 8, 1),  # 192
+            (16, 32, 4, 1),  # 256
+        ),
+    },
+    "sm_90": {
+        "forward": _rows(
+            (128, 64, 4, 3),  # 16
+            (128, 64, 4, 3),  # 32
+            (128, 128, 8, 3),  # 64
+            (128, 128, 8, 2),  # 80
+            (128, 64, 8, 3),  # 96
+            (128, 128, 8, 2),  # 128
+            (128, 128, 8, 2),  # 192:128
+            (64, 64, 8, 2),  # 192
+            (64, 32, 8, 2),  # 256
+        ),
+        "dq": _rows(
+            (128, 64, 4, 3),  # 16
+            (128, 64, 4, 3),  # 32
+            (128, 64, 8, 3),  # 64
+            (128, 64, 8, 2),  # 80
+            (128, 64, 8, 2),  # 96
+            (128, 64, 8, 2),  # 128
+            (128, 64, 8, 2),  # 192:128
+            (64, 64, 8, 2),  # 192
+            (64, 64, 8, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (64, 64, 4, 2),  # 16
+            (64, 64, 4, 2),  # 32
+            (32, 128, 8, 2),  # 64
+            (32, 128, 8, 2),  # 80
+            (32, 128, 8, 2),  # 96
+            (32, 128, 8, 2),  # 128
+            (64, 64, 8, 1),  # 192:128
+            (32, 64, 8, 1),  # 192
+            (64, 64, 8, 1),  # 256
+        ),
+    },
+    "sm_100": {
+        "forward": _rows(
+            (128, 64, 4, 3),  # 16
+            (128, 64, 4, 3),  # 32
+            (128, 128, 8, 3),  # 64
+            (128, 64, 8, 3),  # 80
+            (128, 64, 8, 3),  # 96
+            (128, 128, 8, 2),  # 128
+            (128, 64, 8, 2),  # 192:128
+            (64, 64, 8, 2),  # 192
+            (64, 32, 8, 2),  # 256
+        ),
+        "dq": _rows(
+            (128, 64, 4, 3),  # 16
+            (128, 64, 4, 3),  # 32
+            (128, 64, 8, 3),  # 64
+            (128, 64, 8, 2),  # 80
+            (128, 64, 8, 2),  # 96
+            (128, 64, 8, 2),  # 128
+            (128, 64, 8, 2),  # 192:128
+            (64, 64, 8, 2),  # 192
+            (64, 32, 8, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (64, 64, 4, 2),  # 16
+            (64, 64, 4, 2),  # 32
+            (64, 128, 8, 2),  # 64
+            (32, 128, 8, 2),  # 80
+            (32, 128, 8, 2),  # 96
+            (32, 128, 8, 2),  # 128
+            (64, 64, 8, 1),  # 192:128
+            (32, 64, 8, 1),  # 192
+            (64, 64, 8, 1),  # 256
+        ),
+    },
+    "gfx942": {
+        "forward": _rows(
+            (128, 64, 4, 2),  # 16
+            (128, 64, 4, 2),  # 32
+            (128, 64, 4, 2),  # 64
+            (128, 32, 4, 2),  # 80
+            (128, 32, 4, 1),  # 96
+            (128, 64, 4, 2),  # 128
+            (64, 64, 4, 1),  # 192:128
+            (64, 32, 4, 1),  # 192
+            (64, 32, 4, 1),  # 256
+        ),
+        "dq": _rows(
+            (64, 64, 4, 2),  # 16
+            (64, 64, 4, 2),  # 32
+            (64, 64, 4, 2),  # 64
+            (64, 32, 4, 2),  # 80
+            (64, 32, 4, 2),  # 96
+            (64, 64, 4, 2),  # 128
+            (64, 32, 4, 1),  # 192:128
+            (32, 32, 4, 1),  # 192
+            (32, 32, 4, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (32, 64, 4, 2),  # 16
+            (32, 64, 4, 2),  # 32
+            (32, 64, 4, 2),  # 64
+            (32, 64, 4, 1),  # 80
+            (16, 64, 4, 1),  # 96
+            (32, 64, 4, 2),  # 128
+            (32, 64, 4, 1),  # 192:128
+            (16, 64, 4, 1),  # 192
+            (16, 32, 4, 1),  # 256
+        ),
+    },
+}
+SINGLE: Mapping[str, Mapping[str, Widths]] = {
+    "sm_80": {
+        "forward": _rows(
+            (16, 32, 4, 1),  # 16
+            (16, 32, 4, 1),  # 32
+            (16, 32, 4, 1),  # 64
+            (16, 32, 4, 1),  # 80
+            (16, 32, 4, 1),  # 96
+            (16, 32, 4, 1),  # 128
+            (16, 32, 4, 1),  # 192:128
+            (16, 32, 4, 1),  # 192
+            (16, 32, 4, 1),  # 256
+        ),
+        "dq": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+    },
+    "sm_90": {
+        "forward": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dq": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+    },
+    "sm_100": {
+        "forward": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dq": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+    },
+    "gfx942": {
+        "forward": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dq": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (16, 16, 4, 1),  # 16
+            (16, 16, 4, 1),  # 32
+            (16, 16, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+    },
+}
+
+
 def target_of(capability: tuple[int, int] | None, hip: bool) -> str:
     """The target whose tiles a device gets. `capability`: of a CUDA device; None for the interpreter."""
     if hip:
@@ -63,9 +360,17 @@ def padded(head_size: int) -> int:
 
 def row_for(shape: Shape) -> Shape:
     """The first of the table's rows whose parts hold those of a shape."""
-    return next(row for row in ROWS if row.head >= padded(shape.head) and row.values >= padded(shape.values))
+    head, values = padded(shape.head), padded(shape.values)
+    return next(row for row in ROWS if row.head >= head and row.values >= values)
 
 
 def tile_for(kernel: str, shape: Shape, dtype: str, target: str) -> Tile:
     """`kernel`: one of KERNELS. `dtype`: one of DTYPES."""
-    row_for(shape); return Tile(64,32,4,1)
+    table = SINGLE if dtype == "fp32" else HALF
+    return Tile(*table[target][kernel][row_for(shape)], _precision(dtype, target))
+
+
+def _precision(dtype: str, target: str) -> str:
+    if dtype == "fp32":
+        return "ieee" if target == "gfx942" else "tf32x3"
+    return "bits" if (dtype, target) == ("bf16", "gfx942") else "ieee"

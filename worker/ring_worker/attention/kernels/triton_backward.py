@@ -2,9 +2,8 @@
 
 Probabilities are made again from the scores and the log-sum-exp over the whole sequence, so blocks are independent. The
 dk/dv kernel walks over the rows of every head of the group, which needs no atomic addition: the same bits each time.
-The log-sum-exp comes in units of log2, converted once by the launcher, not in every step.
-`spans` says which steps need a mask, as in the forward kernel. Sums start at zero and are scaled once, when they are
-added at the end, so that no step pays for the scale.
+`spans` says which steps need a mask, as in the forward kernel. The launcher hands in the log-sum-exp in units of log2
+and delta times the scale, so that no step converts them.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from ring_worker.attention.kernels.triton_tiles import (
     Score,
     Seen,
     add_product,
-    add_tile,
     alive_at,
     bounds_at,
     cap_slope,
@@ -28,25 +26,22 @@ from ring_worker.attention.kernels.triton_tiles import (
     piece_of,
     product,
     rows_at,
+    store_tile,
     tile_at,
-    zero_tile,
 )
 
 
 @triton.jit
 def probabilities(s, score, lse, visible, CAPPED: tl.constexpr):
     """Of raw products `s`. `lse` in units of log2, shaped to go with s; `visible` None for all."""
-    if CAPPED:
-        p = tl.exp2(capped(s, score) - lse)
-    else:
-        p = tl.exp2(s * (score.scale * LOG2E) - lse)
+    p = tl.exp2((capped(s, score) if CAPPED else s * (score.scale * LOG2E)) - lse)
     return p if visible is None else tl.where(visible, p, 0.0)
 
 
 @triton.jit
 def product_gradients(s, p, dp, score, delta, CAPPED: tl.constexpr):
-    """Gradients of the products `s`, still without the scale."""
-    ds = p * (dp - delta)
+    """Gradients of the products `s`. `delta` holds the scale."""
+    ds = p * (dp * score.scale - delta)
     return ds * cap_slope(s, score) if CAPPED else ds
 
 
@@ -79,7 +74,7 @@ def dq_kernel(
     do_tile = load_tile(tile_at(do, batch, head, row_start, E, BLOCK_Q), live, E)
     lse_row = tl.load(rows_at(lse, batch, head, row_start, BLOCK_Q), mask=live, other=0.0)
     delta_row = tl.load(rows_at(delta, batch, head, row_start, BLOCK_Q), mask=live, other=0.0)
-    dq_tile = zero_tile(D, BLOCK_Q)
+    dq_tile = load_tile(tile_at(dq, batch, head, row_start, D, BLOCK_Q), live, D)
 
     k_place = tile_at(k, batch, key_head, start + before * BLOCK_K, D, BLOCK_K)
     v_place = tile_at(v, batch, key_head, start + before * BLOCK_K, E, BLOCK_K)
@@ -103,7 +98,7 @@ def dq_kernel(
 
     row_start = tl.load(entry, volatile=True) * BLOCK_Q
     lo, hi = bounds_at(seen, row_start + tl.arange(0, BLOCK_Q), AGAIN=True)
-    add_tile(tile_at(dq, batch, head, row_start, D, BLOCK_Q), dq_tile, score.scale, hi > lo, D)
+    store_tile(tile_at(dq, batch, head, row_start, D, BLOCK_Q), dq_tile, hi > lo, D)
 
 
 @triton.jit
@@ -134,24 +129,30 @@ def dkdv_kernel(
     alive = alive_at(seen, key)
     k_tile = load_tile(tile_at(k, batch, key_head, key_start, D, BLOCK_K), alive, D)
     v_tile = load_tile(tile_at(v, batch, key_head, key_start, E, BLOCK_K), alive, E)
-    dk_tile, dv_tile = zero_tile(D, BLOCK_K), zero_tile(E, BLOCK_K)
+    dk_tile = load_tile(tile_at(dk, batch, key_head, key_start, D, BLOCK_K), alive, D)
+    dv_tile = load_tile(tile_at(dv, batch, key_head, key_start, E, BLOCK_K), alive, E)
 
-    for turn in range(group):
-        head = first_head + turn
-        row_start = start + before * BLOCK_Q
-        q_place = tile_at(q, batch, head, row_start, D, BLOCK_Q)
-        do_place = tile_at(do, batch, head, row_start, E, BLOCK_Q)
-        lse_place = rows_at(lse, batch, head, row_start, BLOCK_Q)
-        delta_place = rows_at(delta, batch, head, row_start, BLOCK_Q)
-        for _ in range(full):
-            q_tile, do_tile = load_tile(q_place, None, D), load_tile(do_place, None, E)
-            lse_row, delta_row = tl.load(lse_place), tl.load(delta_place)
-            dk_tile, dv_tile = dkdv_step(
-                dk_tile, dv_tile, k_tile, v_tile, q_tile, do_tile, score, lse_row, delta_row, None, CAPPED, PRECISION
-            )
-            q_place, do_place = moved(q_place, BLOCK_Q * q.row), moved(do_place, BLOCK_Q * do.row)
-            lse_place += BLOCK_Q * lse.row
-            delta_place += BLOCK_Q * delta.row
+    row_start = start + before * BLOCK_Q
+    q_place = tile_at(q, batch, first_head, row_start, D, BLOCK_Q)
+    do_place = tile_at(do, batch, first_head, row_start, E, BLOCK_Q)
+    lse_place = rows_at(lse, batch, first_head, row_start, BLOCK_Q)
+    delta_place = rows_at(delta, batch, first_head, row_start, BLOCK_Q)
+    q_jump, do_jump = to_next_head(q, full, BLOCK_Q), to_next_head(do, full, BLOCK_Q)
+    lse_jump, delta_jump = to_next_head(lse, full, BLOCK_Q), to_next_head(delta, full, BLOCK_Q)
+    left = full
+    for _ in range(group * full):  # one loop over heads and steps, so that accumulators stay where products leave them
+        q_tile, do_tile = load_tile(q_place, None, D), load_tile(do_place, None, E)
+        lse_row, delta_row = tl.load(lse_place), tl.load(delta_place)
+        dk_tile, dv_tile = dkdv_step(
+            dk_tile, dv_tile, k_tile, v_tile, q_tile, do_tile, score, lse_row, delta_row, None, CAPPED, PRECISION
+        )
+        left -= 1
+        last = left == 0
+        left = tl.where(last, full, left)
+        q_place = moved(q_place, tl.where(last, q_jump, BLOCK_Q * q.row))
+        do_place = moved(do_place, tl.where(last, do_jump, BLOCK_Q * do.row))
+        lse_place += tl.where(last, lse_jump, BLOCK_Q * lse.row)
+        delta_place += tl.where(last, delta_jump, BLOCK_Q * delta.row)
     PIECE: tl.constexpr = piece_of(BLOCK_Q)
     TURNS: tl.constexpr = BLOCK_Q // PIECE
     pieces = TURNS * (steps - full)
@@ -173,6 +174,11 @@ def dkdv_kernel(
 
     key_start = tl.load(entry, volatile=True) * BLOCK_K
     alive = alive_at(seen, key_start + tl.arange(0, BLOCK_K), AGAIN=True)
-    add_tile(tile_at(dk, batch, key_head, key_start, D, BLOCK_K), dk_tile, score.scale, alive, D)
-    add_tile(tile_at(dv, batch, key_head, key_start, E, BLOCK_K), dv_tile, 1.0, alive, E)
+    store_tile(tile_at(dk, batch, key_head, key_start, D, BLOCK_K), dk_tile, alive, D)
+    store_tile(tile_at(dv, batch, key_head, key_start, E, BLOCK_K), dv_tile, alive, E)
 
+
+@triton.jit
+def to_next_head(x, full, BLOCK_Q: tl.constexpr):
+    """Elements from the last of `full` steps in one head to the first one in the next."""
+    return x.head - (full - 1).to(tl.int64) * (BLOCK_Q * x.row)

@@ -8,8 +8,8 @@ Masked steps are walked in halves, since what a mask needs on top would spill th
 
 Exponentials are powers of two, so inside the kernel the row maximum is in units of log2, which saves a multiplication a
 row and step; at the interface it is in natural units, since the next block, maybe of another kernel, goes on from it.
-Rounding the maximum in that conversion alone would weigh old keys against new ones wrongly, by |m| 2^-24 a block: what is
-rounded away goes into the row sum and the accumulator instead (`to_log2`, `to_natural`), so nothing grows with the blocks.
+Rounding the maximum in that conversion alone would weigh old keys against new ones wrongly, by |m| 2^-24 a block: what
+is rounded away goes into the row sum and the accumulator (`to_log2`, `to_natural`), so nothing grows with the blocks.
 """
 
 from __future__ import annotations

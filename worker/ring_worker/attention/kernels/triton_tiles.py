@@ -140,43 +140,39 @@ def store_tile(places, tile, alive, HEAD: tl.constexpr):
 
 
 @triton.jit
-def add_tile(places, tile, factor, alive, HEAD: tl.constexpr):
-    """Add tile x factor to what is there, in rows that are alive."""
-    before = load_tile(places, alive, HEAD)
-    if len(tile) == 1:
-        store_tile(places, (before[0] + tile[0] * factor,), alive, HEAD)
+def narrowed(p, kind: tl.constexpr, PRECISION: tl.constexpr):
+    """fp32 to the dtype of an operand. "bits": to bf16 where the GPU has no instruction for it, ties away from zero."""
+    if PRECISION == "bits":
+        half_up = p.to(tl.int32, bitcast=True) + 0x8000
+        return (half_up >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
     else:
-        store_tile(places, (before[0] + tile[0] * factor, before[1] + tile[1] * factor), alive, HEAD)
+        return p.to(kind)
 
 
-@triton.jit
-def zero_tile(HEAD: tl.constexpr, ROWS: tl.constexpr):
-    MAIN: tl.constexpr = part_of(HEAD, 0)
-    REST: tl.constexpr = part_of(HEAD, 1)
-    if REST == 0:
-        return (tl.zeros([ROWS, MAIN], tl.float32),)
-    else:
-        return tl.zeros([ROWS, MAIN], tl.float32), tl.zeros([ROWS, REST], tl.float32)
+@triton.constexpr_function
+def input_precision(precision):
+    return "ieee" if precision == "bits" else precision
 
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr):
     """a bᵀ, summed over the parts of both: [rows of a, rows of b]."""
-    s = tl.dot(a[0], b[0].T, input_precision=PRECISION)
+    s = tl.dot(a[0], b[0].T, input_precision=input_precision(PRECISION))
     if len(a) > 1:
-        s = tl.dot(a[1], b[1].T, s, input_precision=PRECISION)
+        s = tl.dot(a[1], b[1].T, s, input_precision=input_precision(PRECISION))
     return s
 
 
 @triton.jit
 def add_product(acc, p, x, PRECISION: tl.constexpr):
     """acc + p x for every part of x. `p` [rows, rows of x] is rounded to the dtype of x."""
+    p = narrowed(p, x[0].dtype, PRECISION)
     if len(acc) == 1:
-        return (tl.dot(p.to(x[0].dtype), x[0], acc[0], input_precision=PRECISION),)
+        return (tl.dot(p, x[0], acc[0], input_precision=input_precision(PRECISION)),)
     else:
         return (
-            tl.dot(p.to(x[0].dtype), x[0], acc[0], input_precision=PRECISION),
-            tl.dot(p.to(x[1].dtype), x[1], acc[1], input_precision=PRECISION),
+            tl.dot(p, x[0], acc[0], input_precision=input_precision(PRECISION)),
+            tl.dot(p, x[1], acc[1], input_precision=input_precision(PRECISION)),
         )
 
 
