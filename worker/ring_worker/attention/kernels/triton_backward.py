@@ -71,7 +71,9 @@ def dq_kernel(
     lo, hi = bounds_at(seen, row)
     live = hi > lo
     q_tile = load_tile(tile_at(q, batch, head, row_start, D, BLOCK_Q), live, D)
+    tl.debug_barrier()  # one tile after the other: all at once would not fit into registers
     do_tile = load_tile(tile_at(do, batch, head, row_start, E, BLOCK_Q), live, E)
+    tl.debug_barrier()
     lse_row = tl.load(rows_at(lse, batch, head, row_start, BLOCK_Q), mask=live, other=0.0)
     delta_row = tl.load(rows_at(delta, batch, head, row_start, BLOCK_Q), mask=live, other=0.0)
     dq_tile = load_tile(tile_at(dq, batch, head, row_start, D, BLOCK_Q), live, D)
@@ -128,8 +130,11 @@ def dkdv_kernel(
     key = key_start + tl.arange(0, BLOCK_K)
     alive = alive_at(seen, key)
     k_tile = load_tile(tile_at(k, batch, key_head, key_start, D, BLOCK_K), alive, D)
+    tl.debug_barrier()  # one tile after the other: all at once would not fit into registers
     v_tile = load_tile(tile_at(v, batch, key_head, key_start, E, BLOCK_K), alive, E)
+    tl.debug_barrier()
     dk_tile = load_tile(tile_at(dk, batch, key_head, key_start, D, BLOCK_K), alive, D)
+    tl.debug_barrier()
     dv_tile = load_tile(tile_at(dv, batch, key_head, key_start, E, BLOCK_K), alive, E)
 
     row_start = start + before * BLOCK_Q
@@ -175,6 +180,7 @@ def dkdv_kernel(
     key_start = tl.load(entry, volatile=True) * BLOCK_K
     alive = alive_at(seen, key_start + tl.arange(0, BLOCK_K), AGAIN=True)
     store_tile(tile_at(dk, batch, key_head, key_start, D, BLOCK_K), dk_tile, alive, D)
+    tl.debug_barrier()
     store_tile(tile_at(dv, batch, key_head, key_start, E, BLOCK_K), dv_tile, alive, E)
 
 

@@ -80,6 +80,7 @@ def forward_kernel(
     lo, hi = bounds_at(seen, row)
     live = hi > lo
     q_tile = load_tile(tile_at(q, batch, head, row_start, D, BLOCK_Q), live, D)
+    tl.debug_barrier()  # queries first, then the accumulator: both at once would not fit into registers
     m_row = tl.load(rows_at(m, batch, head, row_start, BLOCK_Q), mask=live, other=-float("inf"))
     l_row = tl.load(rows_at(l, batch, head, row_start, BLOCK_Q), mask=live, other=0.0)
     acc_tile = load_tile(tile_at(acc, batch, head, row_start, E, BLOCK_Q), live, E)
