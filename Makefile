@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 OUTPUT ?= runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check lint types layers unit slow format benchmark-ring bench-attention clean
+.PHONY: help setup quickstart test check lint types layers unit slow format benchmark-ring bench-attention audit-kernels clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ benchmark-ring: $(READY)  ## Time a four-process ring on the CPU against one ker
 
 bench-attention: $(READY)  ## Compare one attention kernel with torch's over a whole sequence: on a GPU, or small on the CPU
 	$(BIN)/python -m benchmarks.attention
+
+audit-kernels: $(READY)  ## Compile every Triton kernel for four GPU generations and read what it costs; no GPU needed
+	$(BIN)/python -W ignore -m benchmarks.kernels
 
 clean:  ## Remove the virtual environment, caches and runs
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache runs

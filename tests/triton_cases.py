@@ -32,6 +32,12 @@ class Case:
     dtype: torch.dtype = torch.float32
     spread: float = 1.0  # of queries and keys: scores grow with its square
     batch: int = 1
+    softcap: float | None = None
+    value_size: int | None = None  # None: the head size
+
+    @property
+    def values(self) -> int:
+        return self.value_size or self.head_size
 
     @property
     def scale(self) -> float:
@@ -49,19 +55,20 @@ class Tensors:
 
 
 def tensors(case: Case, seed: int = 0) -> Tensors:
-    """Keys and values are views into one token-major buffer [keys + 7, 2, batch, key heads, head size]."""
+    """Keys and values are views into one token-major buffer [keys + 7, batch, key heads, head size + value size]."""
     draw = torch.Generator().manual_seed(seed)
     bounds = Bounds.of(case.runs, case.rows, case.keys)
     live, seen = torch.from_numpy(bounds.hi > bounds.lo), torch.from_numpy(np.array(bounds.seen))
-    q, do = (torch.randn(case.rows, case.batch, case.heads, case.head_size, generator=draw) for _ in range(2))
-    kv = torch.randn(case.keys + 7, 2, case.batch, case.key_heads, case.head_size, generator=draw)
-    q, kv[:, 0] = q * case.spread, kv[:, 0] * case.spread
+    sizes = (case.head_size, case.values)
+    q, do = (torch.randn(case.rows, case.batch, case.heads, size, generator=draw) for size in sizes)
+    kv = torch.randn(case.keys + 7, case.batch, case.key_heads, sum(sizes), generator=draw)
+    q, kv[..., : sizes[0]] = q * case.spread, kv[..., : sizes[0]] * case.spread
     q[~live], do[~live] = torch.nan, torch.nan
     kv[3 : 3 + case.keys][~seen] = torch.nan
     kv[:3], kv[3 + case.keys :] = torch.nan, torch.nan
-    kv = kv.to(DEVICE, case.dtype)[3 : 3 + case.keys]
+    kv = kv.to(DEVICE, case.dtype)[3 : 3 + case.keys].permute(1, 2, 0, 3)
     q, do = (x.to(DEVICE, case.dtype).permute(1, 2, 0, 3) for x in (q, do))
-    return Tensors(q, kv[:, 0].permute(1, 2, 0, 3), kv[:, 1].permute(1, 2, 0, 3), do, live.to(DEVICE), seen.to(DEVICE))
+    return Tensors(q, kv[..., : sizes[0]], kv[..., sizes[0] :], do, live.to(DEVICE), seen.to(DEVICE))
 
 
 def twin(case: Case) -> Case:
@@ -73,7 +80,7 @@ def doubled(x: Tensors) -> Tensors:
 
 
 def block(case: Case, x: Tensors) -> Block:
-    return Block(x.k, x.v, case.runs, case.scale)
+    return Block(x.k, x.v, case.runs, case.scale, case.softcap)
 
 
 def scattered(shape: tuple[int, ...], filled: Tensor, seed: int) -> Tensor:
@@ -87,7 +94,7 @@ def scattered(shape: tuple[int, ...], filled: Tensor, seed: int) -> Tensor:
 def carried(case: Case, x: Tensors, fresh: bool) -> Carry:
     """The state before the block. Rows in a run: empty or from an earlier block; others: numbers to be left alone."""
     shape = (case.batch, case.heads, case.rows)
-    state = Carry(*(scattered(s, x.live, i) for i, s in enumerate(((*shape, case.head_size), shape, shape))))
+    state = Carry(*(scattered(s, x.live, i) for i, s in enumerate(((*shape, case.values), shape, shape))))
     if fresh:
         state.acc[:, :, x.live], state.m[:, :, x.live], state.l[:, :, x.live] = 0.0, -torch.inf, 0.0
     else:
@@ -113,7 +120,8 @@ def saved_for(case: Case, x: Tensors) -> tuple[Saved, Saved]:
 def gradients(case: Case, x: Tensors) -> Gradients:
     q_shape = (case.batch, case.heads, case.rows, case.head_size)
     k_shape = (case.batch, case.key_heads, case.keys, case.head_size)
-    return Gradients(scattered(q_shape, x.live, 5), scattered(k_shape, x.seen, 6), scattered(k_shape, x.seen, 7))
+    v_shape = (*k_shape[:3], case.values)
+    return Gradients(scattered(q_shape, x.live, 5), scattered(k_shape, x.seen, 6), scattered(v_shape, x.seen, 7))
 
 
 def assert_close(name: str, found: Tensor, expected: Tensor, case: Case) -> None:

@@ -7,13 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import triton
+import triton.language as tl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import triton_cases as cases
+from ring_worker.attention.kernels import triton_kernel
 from ring_worker.attention.kernels.interface import Block, Carry, Gradients
 from ring_worker.attention.kernels.reference import ReferenceKernel
 from ring_worker.attention.kernels.triton_kernel import TritonKernel
+from ring_worker.attention.kernels.triton_tiles import Rows, rows_at, tile_at
 from ring_worker.attention.schedule import Run, runs
 from triton_cases import Case
 
@@ -41,6 +45,13 @@ SHAPES = {
     "head size 192, fp16": replace(WIDE, head_size=192, heads=1, dtype=torch.float16),
     "head size 256, bf16": replace(WIDE, head_size=256, heads=1, dtype=torch.bfloat16),
     "head size 256": replace(WIDE, head_size=256, heads=1),
+    "head size 96": replace(WIDE, head_size=96, heads=1),
+    "head size 192, values of 128, bf16": replace(WIDE, head_size=192, value_size=128, heads=1, dtype=torch.bfloat16),
+    "head size 32, values of 80, fp16": replace(WIDE, head_size=32, value_size=80, heads=1, dtype=torch.float16),
+    "soft cap": replace(WIDE, softcap=2.0, spread=2.0),
+    "soft cap, head size 80, bf16": replace(WIDE, head_size=80, softcap=5.0, dtype=torch.bfloat16),
+    "soft cap that every score passes": replace(WIDE, softcap=1.0, spread=10.0),
+    "one key": Case((Run(0, 100, 40, 41, 0, 0),), head_size=64, heads=1, dtype=torch.bfloat16),
     "heads without groups, two of a batch": replace(WIDE, heads=3, key_heads=3, batch=2),
     "full steps between masked ones": replace(
         WIDE, runs=(Run(0, 70, 5, 140, 0, 0), Run(100, 150, 90, 95, 1, 1)), head_size=64, dtype=torch.bfloat16
@@ -123,6 +134,62 @@ def test_extreme_scores_neither_overflow_nor_vanish(spread: float) -> None:
     assert float((o - o_exact).abs().max()) <= 1e-5 + 1e-6 * spread**2
 
 
+def test_equal_scores_weigh_all_keys_alike() -> None:
+    case = Case((Run(0, 100, 0, 110, 0, 0),), head_size=64, heads=1)
+    x = cases.tensors(case)
+    state = cases.carried(case, x, fresh=True)
+    x.q.fill_(0.0)
+    TritonKernel().forward(x.q, cases.block(case, x), state)
+    o, lse = state.finish()
+    assert torch.allclose(o, x.v.mean(2, keepdim=True).expand_as(o), atol=1e-6)
+    assert torch.allclose(lse, torch.full_like(lse, 110.0).log())
+
+
+@pytest.mark.parametrize("blocks", [1, 11])
+def test_scores_of_ten_thousand_keep_their_weights_over_blocks(blocks: int) -> None:
+    """Two keys 1 apart at 10^4, far from each other: rounding m alone at each block would shift their weights."""
+    q = torch.zeros(1, 1, 16, 16, device=cases.DEVICE)
+    k, v = torch.zeros(1, 1, 110, 16, device=cases.DEVICE), torch.zeros(1, 1, 110, 16, device=cases.DEVICE)
+    q[..., 0], k[..., 0], v[:, :, -1] = 100.0, 9_000 / 100, 1.0
+    k[:, :, 0, 0], k[:, :, -1, 0] = 10_001 / 100, 10_000 / 100
+    state, width = Carry.empty(q), 110 // blocks
+    for first in range(0, 110, width):
+        TritonKernel().forward(q, Block(k, v, (Run(0, 16, first, first + width, 0, 0),), 1.0), state)
+    scores = (q[0, 0, 0].double() @ k[0, 0].double().T).float()
+    expected = scores.double().softmax(0)[-1]
+    assert float((state.finish()[0].double() - expected).abs().max()) < 1e-3 * float(expected)
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_100", "gfx942"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_the_tiles_of_every_generation(target: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_kernel, "_target", lambda device: target)
+    case = replace(WIDE, runs=MASKS["band"], head_size=80, heads=1, dtype=dtype)
+    check_forward(case, fresh=False)
+    check_backward(case)
+
+
+@triton.jit
+def addresses(x: Rows, batch, head, start, out):
+    """The addresses of a tile [2, 16] and of its rows, as numbers."""
+    places = tile_at(x, batch, head, start, 16, 2)
+    dim = tl.arange(0, 2)[:, None] * 16 + tl.arange(0, 16)[None, :]
+    tl.store(out + dim, places[0].to(tl.int64))
+    tl.store(out + 32 + tl.arange(0, 2), rows_at(x, batch, head, start, 2).to(tl.int64))
+
+
+@pytest.mark.parametrize("strides", [(2**30, 2**28, 2**12), (2**31 - 16, 16, 16), (16, 2**31 - 16, 16)])
+def test_addresses_pass_two_to_the_31_elements(strides: tuple[int, int, int]) -> None:
+    """Computed, not read: no tensor of that size is needed to see whether a product wraps."""
+    x, out = torch.zeros(16, device=cases.DEVICE), torch.zeros(34, dtype=torch.int64, device=cases.DEVICE)
+    batch, head, start = 5, 7, 1_000_000
+    addresses[(1,)](Rows(x, *strides), batch, head, start, out)
+    first = x.data_ptr() + 4 * (batch * strides[0] + head * strides[1] + start * strides[2])
+    assert (first - x.data_ptr()) // 4 > 2**31
+    rows = [first + 4 * row * strides[2] for row in range(2)]
+    assert out.tolist() == [row + 4 * dim for row in rows for dim in range(16)] + rows
+
+
 def test_the_error_does_not_grow_with_the_number_of_blocks() -> None:
     case = Case((Run(0, 64, 0, 96, 0, 0),), rows=64, keys=96, head_size=32, dtype=torch.bfloat16)
     x = cases.tensors(case)
@@ -167,6 +234,8 @@ def test_a_gradient_without_strides_is_copied() -> None:
     [
         (Case((), head_size=8), "head size 8 is outside 16 .. 256"),
         (Case((), head_size=320), "head size 320"),
+        (Case((), value_size=300), "head size of values 300 is outside 16 .. 256"),
+        (Case((), softcap=-1.0), "softcap -1.0 is not positive"),
         (Case((), heads=3, key_heads=2), "3 query heads are no multiple of 2 key heads"),
     ],
 )

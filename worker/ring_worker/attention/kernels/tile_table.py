@@ -1,9 +1,13 @@
-"""Which tile each kernel runs with on which GPU: data, read by the launcher and by the audit in `tests/kernels`.
+"""Which tile each kernel runs with on which GPU: data, read by the launcher and by the audit (`benchmarks.kernels`).
 
-Chosen by that audit, without a GPU: the largest tiles that compile without spilling a register (bf16), in the shared
-memory that the target has. sm_80 stays below 99 KiB, so that it also fits its smaller relatives (sm_86, sm_89, sm_120).
-In fp32 products are not rounded to fewer bits and hence use no matrix instructions: small tiles, slow, and from a head
-size of 64 on they spill.
+Chosen by that audit, without a GPU: of the tiles that compile without spilling a register, in the shared memory that
+the target has and with its own matrix instructions, the one whose inner loop has the fewest other instructions for its
+products. sm_80 stays below 99 KiB, so that it also fits its smaller relatives (sm_86, sm_89, sm_120). A GPU that is
+there measures the tiles around these (`tuning`).
+
+fp32 products are made of three products of tf32 on NVIDIA ("tf32x3", exact to about 2^-21), and by gfx942 itself; the
+operands stand in registers, some of them twice, hence tiles of 16 rows. On gfx942, which has no instruction to round to
+bf16, that is done by integer arithmetic ("bits").
 """
 
 from __future__ import annotations
@@ -11,103 +15,331 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ring_worker.attention.kernels.triton_tiles import part_of
+
 HEAD_SIZES = (16, 256)
 KERNELS = ("forward", "dq", "dkdv")
+DTYPES = ("bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Query rows and keys of a tile, warps of a program, and stages of the software pipeline."""
+    """Query rows and keys of a tile, warps of a program, stages of the software pipeline, and how products are made."""
 
     block_q: int
     block_k: int
     warps: int
     stages: int
+    precision: str = "ieee"
 
 
-Widths = Mapping[int, Tile]
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Head sizes: of queries and keys, and of values."""
 
-SM_80: Mapping[str, Widths] = {
-    "forward": {
-        16: Tile(128, 64, 4, 3),
-        32: Tile(128, 64, 4, 3),
-        64: Tile(128, 64, 8, 3),
-        128: Tile(128, 32, 8, 3),
-        256: Tile(64, 32, 8, 2),
+    head: int
+    values: int
+
+    def __str__(self) -> str:
+        return str(self.head) if self.head == self.values else f"{self.head}:{self.values}"
+
+
+Widths = Mapping[Shape, tuple[int, int, int, int]]
+
+ROWS = tuple(
+    Shape(*sizes)
+    for sizes in ((16, 16), (32, 32), (64, 64), (80, 80), (96, 96), (128, 128), (192, 128), (192, 192), (256, 256))
+)
+
+
+def _rows(*tiles: tuple[int, int, int, int]) -> Widths:
+    """Each of ROWS: block_q, block_k, warps, stages."""
+    return dict(zip(ROWS, tiles, strict=True))
+
+
+HALF: Mapping[str, Mapping[str, Widths]] = {
+    "sm_80": {
+        "forward": _rows(
+            (128, 64, 4, 3),  # 16
+            (128, 64, 4, 3),  # 32
+            (128, 64, 4, 3),  # 64
+            (128, 64, 8, 2),  # 80
+            (128, 64, 8, 2),  # 96
+            (128, 64, 8, 2),  # 128
+            (128, 64, 8, 2),  # 192:128
+            (128, 32, 8, 2),  # 192
+            (64, 32, 8, 2),  # 256
+        ),
+        "dq": _rows(
+            (64, 64, 4, 2),  # 16
+            (64, 64, 4, 2),  # 32
+            (128, 64, 8, 2),  # 64
+            (128, 64, 8, 2),  # 80
+            (64, 64, 8, 2),  # 96
+            (128, 32, 8, 2),  # 128
+            (32, 32, 4, 1),  # 192:128
+            (32, 32, 4, 1),  # 192
+            (64, 32, 8, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (64, 64, 4, 2),  # 16
+            (64, 64, 4, 2),  # 32
+            (64, 128, 8, 2),  # 64
+            (64, 64, 8, 2),  # 80
+            (64, 64, 8, 2),  # 96
+            (64, 64, 8, 2),  # 128
+            (32, 32, 8, 1),  # 192:128
+            (32, 32, 8, 2),  # 192
+            (32, 32, 8, 1),  # 256
+        ),
     },
-    "dq": {
-        16: Tile(128, 64, 4, 3),
-        32: Tile(64, 64, 4, 2),
-        64: Tile(128, 64, 8, 2),
-        128: Tile(64, 64, 8, 2),
-        256: Tile(32, 32, 4, 1),
+    "sm_90": {
+        "forward": _rows(
+            (128, 64, 4, 3),  # 16
+            (128, 64, 4, 3),  # 32
+            (128, 128, 8, 3),  # 64
+            (128, 128, 8, 2),  # 80
+            (128, 128, 8, 2),  # 96
+            (128, 128, 8, 2),  # 128
+            (128, 128, 8, 2),  # 192:128
+            (128, 64, 8, 2),  # 192
+            (64, 32, 8, 2),  # 256
+        ),
+        "dq": _rows(
+            (128, 64, 4, 3),  # 16
+            (128, 64, 4, 3),  # 32
+            (128, 32, 4, 3),  # 64
+            (128, 64, 8, 2),  # 80
+            (128, 64, 8, 2),  # 96
+            (128, 64, 8, 2),  # 128
+            (128, 64, 8, 2),  # 192:128
+            (128, 64, 8, 2),  # 192
+            (128, 32, 8, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (64, 64, 4, 2),  # 16
+            (64, 64, 4, 2),  # 32
+            (64, 128, 8, 2),  # 64
+            (64, 128, 8, 2),  # 80
+            (32, 128, 8, 2),  # 96
+            (32, 128, 8, 2),  # 128
+            (32, 64, 8, 2),  # 192:128
+            (32, 32, 8, 1),  # 192
+            (32, 32, 8, 1),  # 256
+        ),
     },
-    "dkdv": {
-        16: Tile(64, 64, 4, 2),
-        32: Tile(64, 64, 4, 2),
-        64: Tile(64, 128, 8, 2),
-        128: Tile(64, 64, 8, 2),
-        256: Tile(32, 32, 8, 1),
+    "sm_100": {
+        "forward": _rows(
+            (128, 64, 4, 3),  # 16
+            (128, 64, 4, 3),  # 32
+            (128, 128, 8, 3),  # 64
+            (128, 128, 8, 2),  # 80
+            (128, 128, 8, 2),  # 96
+            (128, 128, 8, 2),  # 128
+            (128, 64, 8, 2),  # 192:128
+            (128, 64, 8, 2),  # 192
+            (128, 32, 8, 2),  # 256
+        ),
+        "dq": _rows(
+            (128, 64, 4, 3),  # 16
+            (128, 64, 4, 3),  # 32
+            (128, 32, 4, 3),  # 64
+            (128, 64, 8, 2),  # 80
+            (128, 64, 8, 2),  # 96
+            (128, 32, 4, 2),  # 128
+            (128, 64, 8, 2),  # 192:128
+            (128, 64, 8, 2),  # 192
+            (64, 32, 8, 2),  # 256
+        ),
+        "dkdv": _rows(
+            (64, 64, 4, 2),  # 16
+            (64, 64, 4, 2),  # 32
+            (64, 128, 8, 2),  # 64
+            (64, 128, 8, 2),  # 80
+            (64, 128, 8, 2),  # 96
+            (32, 128, 8, 2),  # 128
+            (32, 64, 8, 1),  # 192:128
+            (32, 64, 8, 2),  # 192
+            (32, 64, 8, 2),  # 256
+        ),
+    },
+    "gfx942": {
+        "forward": _rows(
+            (128, 64, 4, 2),  # 16
+            (128, 64, 4, 2),  # 32
+            (128, 64, 4, 2),  # 64
+            (128, 64, 4, 2),  # 80
+            (128, 32, 4, 1),  # 96
+            (128, 64, 4, 2),  # 128
+            (64, 64, 4, 1),  # 192:128
+            (64, 64, 4, 1),  # 192
+            (64, 64, 4, 1),  # 256
+        ),
+        "dq": _rows(
+            (64, 64, 4, 2),  # 16
+            (64, 64, 4, 2),  # 32
+            (128, 32, 4, 2),  # 64
+            (64, 64, 4, 1),  # 80
+            (64, 32, 4, 2),  # 96
+            (128, 32, 4, 2),  # 128
+            (64, 32, 4, 1),  # 192:128
+            (64, 32, 4, 1),  # 192
+            (64, 32, 4, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (32, 64, 4, 2),  # 16
+            (32, 64, 4, 2),  # 32
+            (32, 128, 4, 2),  # 64
+            (32, 64, 4, 1),  # 80
+            (16, 64, 4, 1),  # 96
+            (32, 64, 4, 2),  # 128
+            (32, 64, 4, 1),  # 192:128
+            (16, 64, 4, 1),  # 192
+            (16, 64, 4, 1),  # 256
+        ),
     },
 }
-SM_90: Mapping[str, Widths] = {
-    "forward": {
-        16: Tile(128, 64, 4, 3),
-        32: Tile(128, 64, 4, 3),
-        64: Tile(128, 64, 4, 3),
-        128: Tile(128, 64, 8, 3),
-        256: Tile(64, 32, 8, 2),
+SINGLE: Mapping[str, Mapping[str, Widths]] = {
+    "sm_80": {
+        "forward": _rows(
+            (32, 32, 8, 1),  # 16
+            (32, 32, 8, 1),  # 32
+            (32, 32, 8, 1),  # 64
+            (16, 32, 4, 1),  # 80
+            (16, 32, 4, 1),  # 96
+            (16, 32, 4, 1),  # 128
+            (16, 32, 4, 1),  # 192:128
+            (16, 32, 4, 1),  # 192
+            (16, 32, 4, 1),  # 256
+        ),
+        "dq": _rows(
+            (16, 32, 4, 1),  # 16
+            (16, 32, 4, 1),  # 32
+            (16, 32, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (32, 32, 8, 1),  # 16
+            (32, 32, 8, 1),  # 32
+            (32, 32, 8, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
     },
-    "dq": {
-        16: Tile(128, 64, 4, 3),
-        32: Tile(128, 64, 4, 3),
-        64: Tile(128, 64, 8, 2),
-        128: Tile(128, 64, 8, 2),
-        256: Tile(128, 32, 8, 1),
+    "sm_90": {
+        "forward": _rows(
+            (32, 32, 8, 1),  # 16
+            (32, 32, 8, 1),  # 32
+            (32, 32, 8, 1),  # 64
+            (16, 32, 8, 1),  # 80
+            (16, 32, 8, 1),  # 96
+            (16, 32, 8, 1),  # 128
+            (16, 32, 8, 1),  # 192:128
+            (16, 32, 8, 1),  # 192
+            (16, 32, 8, 1),  # 256
+        ),
+        "dq": _rows(
+            (16, 32, 4, 1),  # 16
+            (16, 32, 4, 1),  # 32
+            (16, 32, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (32, 32, 8, 1),  # 16
+            (32, 32, 8, 1),  # 32
+            (32, 32, 8, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
     },
-    "dkdv": {
-        16: Tile(64, 64, 4, 2),
-        32: Tile(64, 64, 4, 2),
-        64: Tile(64, 128, 8, 2),
-        128: Tile(32, 128, 8, 2),
-        256: Tile(32, 32, 8, 1),
+    "sm_100": {
+        "forward": _rows(
+            (32, 32, 8, 1),  # 16
+            (32, 32, 8, 1),  # 32
+            (32, 32, 8, 1),  # 64
+            (16, 32, 8, 1),  # 80
+            (16, 32, 8, 1),  # 96
+            (16, 32, 8, 1),  # 128
+            (16, 32, 8, 1),  # 192:128
+            (16, 32, 8, 1),  # 192
+            (16, 32, 8, 1),  # 256
+        ),
+        "dq": _rows(
+            (16, 32, 4, 1),  # 16
+            (16, 32, 4, 1),  # 32
+            (16, 32, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (32, 32, 8, 1),  # 16
+            (32, 32, 8, 1),  # 32
+            (32, 32, 8, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
     },
-}
-SM_100: Mapping[str, Widths] = {
-    "forward": SM_90["forward"],
-    "dq": {**SM_90["dq"], 256: Tile(64, 32, 8, 2)},
-    "dkdv": {**SM_90["dkdv"], 256: Tile(32, 64, 8, 1)},
-}
-GFX942: Mapping[str, Widths] = {
-    "forward": {
-        16: Tile(128, 64, 4, 2),
-        32: Tile(128, 64, 4, 2),
-        64: Tile(128, 64, 4, 2),
-        128: Tile(128, 32, 4, 2),
-        256: Tile(64, 32, 4, 1),
+    "gfx942": {
+        "forward": _rows(
+            (32, 32, 8, 1),  # 16
+            (32, 32, 8, 1),  # 32
+            (32, 32, 8, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dq": _rows(
+            (32, 32, 8, 1),  # 16
+            (32, 32, 8, 1),  # 32
+            (32, 32, 8, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
+        "dkdv": _rows(
+            (16, 32, 4, 1),  # 16
+            (16, 32, 4, 1),  # 32
+            (16, 32, 4, 1),  # 64
+            (16, 16, 4, 1),  # 80
+            (16, 16, 4, 1),  # 96
+            (16, 16, 4, 1),  # 128
+            (16, 16, 4, 1),  # 192:128
+            (16, 16, 4, 1),  # 192
+            (16, 16, 4, 1),  # 256
+        ),
     },
-    "dq": {
-        16: Tile(64, 64, 4, 2),
-        32: Tile(64, 64, 4, 2),
-        64: Tile(64, 64, 4, 2),
-        128: Tile(64, 32, 4, 2),
-        256: Tile(64, 32, 4, 1),
-    },
-    "dkdv": {
-        16: Tile(32, 64, 4, 2),
-        32: Tile(32, 64, 4, 2),
-        64: Tile(32, 64, 4, 2),
-        128: Tile(32, 64, 4, 2),
-        256: Tile(16, 64, 4, 1),
-    },
-}
-HALF = {"sm_80": SM_80, "sm_90": SM_90, "sm_100": SM_100, "gfx942": GFX942}
-SINGLE: Widths = {
-    16: Tile(32, 32, 8, 1),
-    32: Tile(32, 32, 8, 1),
-    64: Tile(32, 32, 8, 1),
-    128: Tile(32, 32, 8, 1),
-    256: Tile(16, 16, 4, 1),
 }
 
 
@@ -120,12 +352,25 @@ def target_of(capability: tuple[int, int] | None, hip: bool) -> str:
     return {9: "sm_90", 10: "sm_100"}.get(capability[0], "sm_80")
 
 
-def width_of(head_size: int) -> int:
-    """The power of two, at least 16, to which a kernel pads the head size in registers."""
-    return max(16, 1 << (head_size - 1).bit_length())
+def padded(head_size: int) -> int:
+    """What a head size takes in registers and products."""
+    width: int = part_of(head_size, 0) + part_of(head_size, 1)
+    return width
 
 
-def tile_for(kernel: str, head_size: int, itemsize: int, target: str) -> Tile:
-    """`kernel`: one of KERNELS. `itemsize`: bytes of an element of q, k and v."""
-    width = width_of(head_size)
-    return SINGLE[width] if itemsize == 4 else HALF[target][kernel][width]
+def row_for(shape: Shape) -> Shape:
+    """The first of the table's rows whose parts hold those of a shape."""
+    head, values = padded(shape.head), padded(shape.values)
+    return next(row for row in ROWS if row.head >= head and row.values >= values)
+
+
+def tile_for(kernel: str, shape: Shape, dtype: str, target: str) -> Tile:
+    """`kernel`: one of KERNELS. `dtype`: one of DTYPES."""
+    table = SINGLE if dtype == "fp32" else HALF
+    return Tile(*table[target][kernel][row_for(shape)], _precision(dtype, target))
+
+
+def _precision(dtype: str, target: str) -> str:
+    if dtype == "fp32":
+        return "ieee" if target == "gfx942" else "tf32x3"
+    return "bits" if (dtype, target) == ("bf16", "gfx942") else "ieee"

@@ -2,7 +2,8 @@
 
 Probabilities are made again from the scores and the log-sum-exp over the whole sequence, so blocks are independent. The
 dk/dv kernel walks over the rows of every head of the group, which needs no atomic addition: the same bits each time.
-`spans` says which steps need a mask, as in the forward kernel.
+`spans` says which steps need a mask, as in the forward kernel. The launcher hands in the log-sum-exp in units of log2
+and delta times the scale, so that no step converts them.
 """
 
 from __future__ import annotations
@@ -10,38 +11,58 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ring_worker.attention.kernels.triton_forward import (
+from ring_worker.attention.kernels.triton_tiles import (
     LOG2E,
     Rows,
+    Score,
     Seen,
+    add_product,
     alive_at,
     bounds_at,
+    cap_slope,
+    capped,
     load_tile,
+    moved,
+    piece_of,
+    product,
     rows_at,
+    store_tile,
     tile_at,
-    tile_mask,
 )
 
 
 @triton.jit
-def dq_step(dq, q, do, k, v, row_log2, row_delta, scale, visible):
-    """Add one step's share of dq. `row_delta` holds the scale. `visible` [rows, keys], None for all."""
-    s = tl.dot(q, k.T, input_precision="ieee")
-    p = tl.exp2(s * (scale * LOG2E) - row_log2[:, None])
-    if visible is not None:
-        p = tl.where(visible, p, 0.0)
-    dp = tl.dot(do, v.T, input_precision="ieee")
-    ds = p * (dp * scale - row_delta[:, None])
-    return tl.dot(ds.to(k.dtype), k, dq, input_precision="ieee")
+def probabilities(s, score, lse, visible, CAPPED: tl.constexpr):
+    """Of raw products `s`. `lse` in units of log2, shaped to go with s; `visible` None for all."""
+    p = tl.exp2((capped(s, score) if CAPPED else s * (score.scale * LOG2E)) - lse)
+    return p if visible is None else tl.where(visible, p, 0.0)
+
+
+@triton.jit
+def product_gradients(s, p, dp, score, delta, CAPPED: tl.constexpr):
+    """Gradients of the products `s`. `delta` holds the scale."""
+    ds = p * (dp * score.scale - delta)
+    return ds * cap_slope(s, score) if CAPPED else ds
+
+
+@triton.jit
+def dq_step(dq, q, do, k, v, score, lse, delta, visible, CAPPED: tl.constexpr, PRECISION: tl.constexpr):
+    """Add one step's share of dq. `visible` [rows, keys], None for all."""
+    s = product(q, k, PRECISION)
+    p = probabilities(s, score, lse[:, None], visible, CAPPED)
+    ds = product_gradients(s, p, product(do, v, PRECISION), score, delta[:, None], CAPPED)
+    return add_product(dq, ds, k, PRECISION)
 
 
 @triton.jit
 def dq_kernel(
-    q: Rows, k: Rows, v: Rows, do: Rows, lse: Rows, delta: Rows, dq: Rows, seen: Seen, scale, heads, group,
-    HEAD: tl.constexpr, WIDTH: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+    q: Rows, k: Rows, v: Rows, do: Rows, lse: Rows, delta: Rows, dq: Rows, seen: Seen, score: Score, heads, group,
+    D: tl.constexpr, E: tl.constexpr, CAPPED: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One tile of query rows of one head. Grid: (batch x heads, rows of the table)."""
     batch, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    key_head = head // group
     entry = seen.table + tl.program_id(1) * 5
     row_start = tl.load(entry) * BLOCK_Q
     start, before, full, steps = tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3), tl.load(entry + 4)
@@ -49,91 +70,121 @@ def dq_kernel(
     row = row_start + tl.arange(0, BLOCK_Q)
     lo, hi = bounds_at(seen, row)
     live = hi > lo
-    q_tile = load_tile(q, batch, head, row_start, live, HEAD, WIDTH, BLOCK_Q)
-    do_tile = load_tile(do, batch, head, row_start, live, HEAD, WIDTH, BLOCK_Q)
-    row_log2 = tl.load(rows_at(lse, batch, head, row_start, BLOCK_Q), mask=live, other=0.0) * LOG2E
-    row_delta = tl.load(rows_at(delta, batch, head, row_start, BLOCK_Q), mask=live, other=0.0) * scale
-    dq_tile = load_tile(dq, batch, head, row_start, live, HEAD, WIDTH, BLOCK_Q)
+    q_tile = load_tile(tile_at(q, batch, head, row_start, D, BLOCK_Q), live, D)
+    tl.debug_barrier()  # one tile after the other: all at once would not fit into registers
+    do_tile = load_tile(tile_at(do, batch, head, row_start, E, BLOCK_Q), live, E)
+    tl.debug_barrier()
+    lse_row = tl.load(rows_at(lse, batch, head, row_start, BLOCK_Q), mask=live, other=0.0)
+    delta_row = tl.load(rows_at(delta, batch, head, row_start, BLOCK_Q), mask=live, other=0.0)
+    dq_tile = load_tile(tile_at(dq, batch, head, row_start, D, BLOCK_Q), live, D)
 
-    for step in range(before, before + full):
-        key_start = start + step * BLOCK_K
-        k_tile = load_tile(k, batch, head // group, key_start, None, HEAD, WIDTH, BLOCK_K)
-        v_tile = load_tile(v, batch, head // group, key_start, None, HEAD, WIDTH, BLOCK_K)
-        dq_tile = dq_step(dq_tile, q_tile, do_tile, k_tile, v_tile, row_log2, row_delta, scale, None)
-    for masked in tl.range(steps - full, num_stages=1):
-        key_start = start + (masked + tl.where(masked < before, 0, full)) * BLOCK_K
-        key = key_start + tl.arange(0, BLOCK_K)
+    k_place = tile_at(k, batch, key_head, start + before * BLOCK_K, D, BLOCK_K)
+    v_place = tile_at(v, batch, key_head, start + before * BLOCK_K, E, BLOCK_K)
+    for _ in range(full):
+        k_tile, v_tile = load_tile(k_place, None, D), load_tile(v_place, None, E)
+        dq_tile = dq_step(dq_tile, q_tile, do_tile, k_tile, v_tile, score, lse_row, delta_row, None, CAPPED, PRECISION)
+        k_place, v_place = moved(k_place, BLOCK_K * k.row), moved(v_place, BLOCK_K * v.row)
+    PIECE: tl.constexpr = piece_of(BLOCK_K)
+    TURNS: tl.constexpr = BLOCK_K // PIECE
+    for masked in tl.range(TURNS * (steps - full), num_stages=1):
+        key_start = start + tl.where(masked < TURNS * before, 0, full) * BLOCK_K + masked * PIECE
+        key = key_start + tl.arange(0, PIECE)
         alive = alive_at(seen, key)
-        k_tile = load_tile(k, batch, head // group, key_start, alive, HEAD, WIDTH, BLOCK_K)
-        v_tile = load_tile(v, batch, head // group, key_start, alive, HEAD, WIDTH, BLOCK_K)
+        k_tile = load_tile(tile_at(k, batch, key_head, key_start, D, PIECE), alive, D)
+        v_tile = load_tile(tile_at(v, batch, key_head, key_start, E, PIECE), alive, E)
+        lo, hi = bounds_at(seen, row, AGAIN=True)
         visible = (key[None, :] >= lo[:, None]) & (key[None, :] < hi[:, None])
-        dq_tile = dq_step(dq_tile, q_tile, do_tile, k_tile, v_tile, row_log2, row_delta, scale, visible)
+        dq_tile = dq_step(
+            dq_tile, q_tile, do_tile, k_tile, v_tile, score, lse_row, delta_row, visible, CAPPED, PRECISION
+        )
 
-    lo, hi = bounds_at(seen, row, AGAIN=True)
-    live = hi > lo
-    tl.store(tile_at(dq, batch, head, row_start, BLOCK_Q, WIDTH), dq_tile, mask=tile_mask(live, HEAD, WIDTH))
+    row_start = tl.load(entry, volatile=True) * BLOCK_Q
+    lo, hi = bounds_at(seen, row_start + tl.arange(0, BLOCK_Q), AGAIN=True)
+    store_tile(tile_at(dq, batch, head, row_start, D, BLOCK_Q), dq_tile, hi > lo, D)
 
 
 @triton.jit
-def dkdv_step(dk, dv, k, v, q, do, row_log2, row_delta, scale, visible):
+def dkdv_step(dk, dv, k, v, q, do, score, lse, delta, visible, CAPPED: tl.constexpr, PRECISION: tl.constexpr):
     """Add one step's share of dk and dv. Scores stand with keys first; `visible` [keys, rows], None for all."""
-    s = tl.dot(k, q.T, input_precision="ieee")
-    p = tl.exp2(s * (scale * LOG2E) - row_log2[None, :])
-    if visible is not None:
-        p = tl.where(visible, p, 0.0)
-    dv = tl.dot(p.to(do.dtype), do, dv, input_precision="ieee")
-    dp = tl.dot(v, do.T, input_precision="ieee")
-    ds = p * (dp * scale - row_delta[None, :])
-    dk = tl.dot(ds.to(q.dtype), q, dk, input_precision="ieee")
-    return dk, dv
+    s = product(k, q, PRECISION)
+    p = probabilities(s, score, lse[None, :], visible, CAPPED)
+    dv = add_product(dv, p, do, PRECISION)
+    ds = product_gradients(s, p, product(v, do, PRECISION), score, delta[None, :], CAPPED)
+    return add_product(dk, ds, q, PRECISION), dv
 
 
 @triton.jit
 def dkdv_kernel(
-    q: Rows, k: Rows, v: Rows, do: Rows, lse: Rows, delta: Rows, dk: Rows, dv: Rows, seen: Seen, scale, heads, group,
-    HEAD: tl.constexpr, WIDTH: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+    q: Rows, k: Rows, v: Rows, do: Rows, lse: Rows, delta: Rows, dk: Rows, dv: Rows, seen: Seen, score: Score,
+    heads, group, D: tl.constexpr, E: tl.constexpr, CAPPED: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One tile of keys of one key head, over the rows of its group's query heads. Grid: (batch x key heads, table)."""
     key_heads = heads // group
     batch, key_head = tl.program_id(0) // key_heads, tl.program_id(0) % key_heads
+    first_head = key_head * group
     entry = seen.table + tl.program_id(1) * 5
     key_start = tl.load(entry) * BLOCK_K
     start, before, full, steps = tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3), tl.load(entry + 4)
 
     key = key_start + tl.arange(0, BLOCK_K)
     alive = alive_at(seen, key)
-    k_tile = load_tile(k, batch, key_head, key_start, alive, HEAD, WIDTH, BLOCK_K)
-    v_tile = load_tile(v, batch, key_head, key_start, alive, HEAD, WIDTH, BLOCK_K)
-    dk_tile = load_tile(dk, batch, key_head, key_start, alive, HEAD, WIDTH, BLOCK_K)
-    dv_tile = load_tile(dv, batch, key_head, key_start, alive, HEAD, WIDTH, BLOCK_K)
+    k_tile = load_tile(tile_at(k, batch, key_head, key_start, D, BLOCK_K), alive, D)
+    tl.debug_barrier()  # one tile after the other: all at once would not fit into registers
+    v_tile = load_tile(tile_at(v, batch, key_head, key_start, E, BLOCK_K), alive, E)
+    tl.debug_barrier()
+    dk_tile = load_tile(tile_at(dk, batch, key_head, key_start, D, BLOCK_K), alive, D)
+    tl.debug_barrier()
+    dv_tile = load_tile(tile_at(dv, batch, key_head, key_start, E, BLOCK_K), alive, E)
 
-    for turn in range(group * full):
-        head = key_head * group + turn // full
-        row_start = start + (before + turn % full) * BLOCK_Q
-        q_tile = load_tile(q, batch, head, row_start, None, HEAD, WIDTH, BLOCK_Q)
-        do_tile = load_tile(do, batch, head, row_start, None, HEAD, WIDTH, BLOCK_Q)
-        row_log2 = tl.load(rows_at(lse, batch, head, row_start, BLOCK_Q)) * LOG2E
-        row_delta = tl.load(rows_at(delta, batch, head, row_start, BLOCK_Q)) * scale
+    row_start = start + before * BLOCK_Q
+    q_place = tile_at(q, batch, first_head, row_start, D, BLOCK_Q)
+    do_place = tile_at(do, batch, first_head, row_start, E, BLOCK_Q)
+    lse_place = rows_at(lse, batch, first_head, row_start, BLOCK_Q)
+    delta_place = rows_at(delta, batch, first_head, row_start, BLOCK_Q)
+    q_jump, do_jump = to_next_head(q, full, BLOCK_Q), to_next_head(do, full, BLOCK_Q)
+    lse_jump, delta_jump = to_next_head(lse, full, BLOCK_Q), to_next_head(delta, full, BLOCK_Q)
+    left = full
+    for _ in range(group * full):  # one loop over heads and steps, so that accumulators stay where products leave them
+        q_tile, do_tile = load_tile(q_place, None, D), load_tile(do_place, None, E)
+        lse_row, delta_row = tl.load(lse_place), tl.load(delta_place)
         dk_tile, dv_tile = dkdv_step(
-            dk_tile, dv_tile, k_tile, v_tile, q_tile, do_tile, row_log2, row_delta, scale, None
+            dk_tile, dv_tile, k_tile, v_tile, q_tile, do_tile, score, lse_row, delta_row, None, CAPPED, PRECISION
         )
-    for turn in tl.range(group * (steps - full), num_stages=1):
-        head = key_head * group + turn // (steps - full)
-        masked = turn % (steps - full)
-        row_start = start + (masked + tl.where(masked < before, 0, full)) * BLOCK_Q
-        row = row_start + tl.arange(0, BLOCK_Q)
+        left -= 1
+        last = left == 0
+        left = tl.where(last, full, left)
+        q_place = moved(q_place, tl.where(last, q_jump, BLOCK_Q * q.row))
+        do_place = moved(do_place, tl.where(last, do_jump, BLOCK_Q * do.row))
+        lse_place += tl.where(last, lse_jump, BLOCK_Q * lse.row)
+        delta_place += tl.where(last, delta_jump, BLOCK_Q * delta.row)
+    PIECE: tl.constexpr = piece_of(BLOCK_Q)
+    TURNS: tl.constexpr = BLOCK_Q // PIECE
+    pieces = TURNS * (steps - full)
+    for turn in tl.range(group * pieces, num_stages=1):
+        head = first_head + turn // pieces
+        masked = turn % pieces
+        row_start = start + tl.where(masked < TURNS * before, 0, full) * BLOCK_Q + masked * PIECE
+        row = row_start + tl.arange(0, PIECE)
         lo, hi = bounds_at(seen, row)
         live = hi > lo
-        q_tile = load_tile(q, batch, head, row_start, live, HEAD, WIDTH, BLOCK_Q)
-        do_tile = load_tile(do, batch, head, row_start, live, HEAD, WIDTH, BLOCK_Q)
-        row_log2 = tl.load(rows_at(lse, batch, head, row_start, BLOCK_Q), mask=live, other=0.0) * LOG2E
-        row_delta = tl.load(rows_at(delta, batch, head, row_start, BLOCK_Q), mask=live, other=0.0) * scale
+        q_tile = load_tile(tile_at(q, batch, head, row_start, D, PIECE), live, D)
+        do_tile = load_tile(tile_at(do, batch, head, row_start, E, PIECE), live, E)
+        lse_row = tl.load(rows_at(lse, batch, head, row_start, PIECE), mask=live, other=0.0)
+        delta_row = tl.load(rows_at(delta, batch, head, row_start, PIECE), mask=live, other=0.0)
         visible = (key[:, None] >= lo[None, :]) & (key[:, None] < hi[None, :])
         dk_tile, dv_tile = dkdv_step(
-            dk_tile, dv_tile, k_tile, v_tile, q_tile, do_tile, row_log2, row_delta, scale, visible
+            dk_tile, dv_tile, k_tile, v_tile, q_tile, do_tile, score, lse_row, delta_row, visible, CAPPED, PRECISION
         )
 
-    alive = alive_at(seen, key, AGAIN=True)
-    mask = tile_mask(alive, HEAD, WIDTH)
-    tl.store(tile_at(dk, batch, key_head, key_start, BLOCK_K, WIDTH), dk_tile, mask=mask)
-    tl.store(tile_at(dv, batch, key_head, key_start, BLOCK_K, WIDTH), dv_tile, mask=mask)
+    key_start = tl.load(entry, volatile=True) * BLOCK_K
+    alive = alive_at(seen, key_start + tl.arange(0, BLOCK_K), AGAIN=True)
+    store_tile(tile_at(dk, batch, key_head, key_start, D, BLOCK_K), dk_tile, alive, D)
+    tl.debug_barrier()
+    store_tile(tile_at(dv, batch, key_head, key_start, E, BLOCK_K), dv_tile, alive, E)
+
+
+@triton.jit
+def to_next_head(x, full, BLOCK_Q: tl.constexpr):
+    """Elements from the last of `full` steps in one head to the first one in the next."""
+    return x.head - (full - 1).to(tl.int64) * (BLOCK_Q * x.row)

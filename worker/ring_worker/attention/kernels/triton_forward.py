@@ -2,113 +2,76 @@
 
 In: a tile of queries and its carried state. The walk over the keys is laid out by `spans`: first the steps in which
 every pair is visible, without any mask, then those before and behind, with one; the order does not matter to a softmax.
-Keys that no row sees are never loaded, so neighbouring memory may hold anything. Exponentials are powers of two, but
-the row maximum stays in natural units, since it is what the next block, maybe of another kernel, goes on from: the
-power's base is folded into the factor at use, the same way each time, and no block rounds the state of the one before.
+Keys that no row sees are never loaded, so neighbouring memory may hold anything.
+
+Masked steps are walked in halves, since what a mask needs on top would spill the registers of a whole one.
+
+Exponentials are powers of two, so inside the kernel the row maximum is in units of log2, which saves a multiplication a
+row and step; at the interface it is in natural units, since the next block, maybe of another kernel, goes on from it.
+Rounding the maximum in that conversion alone would weigh old keys against new ones wrongly, by |m| 2^-24 a block: what
+is rounded away goes into the row sum and the accumulator (`to_log2`, `to_natural`), so nothing grows with the blocks.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import triton
 import triton.language as tl
 
-LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
-
-
-class Rows(NamedTuple):
-    """A tensor [batch, heads, rows, (head size)]: first element and strides, in elements. The head dim has stride 1."""
-
-    at: Any
-    batch: Any
-    head: Any
-    row: Any
-
-
-class Seen(NamedTuple):
-    """`spans.Bounds` and a table of `spans` in a kernel, with the number of rows and keys."""
-
-    lo: Any
-    hi: Any
-    keys: Any
-    table: Any
-    row_count: Any
-    key_count: Any
+from ring_worker.attention.kernels.triton_tiles import (
+    LOG2E,
+    Rows,
+    Score,
+    Seen,
+    add_product,
+    alive_at,
+    bounds_at,
+    capped,
+    load_tile,
+    moved,
+    piece_of,
+    product,
+    rows_at,
+    scaled,
+    store_tile,
+    tile_at,
+)
 
 
 @triton.jit
-def first_of(x, batch, head):
-    """Address of row 0 of a head. 64 bits: a batch of long sequences passes 2^31 elements."""
-    return x.at + batch.to(tl.int64) * x.batch + head.to(tl.int64) * x.head
+def to_log2(m):
+    """(maximum in units of log2, factor that makes up for its rounding). -inf stays, with 1."""
+    exact = m.to(tl.float64) * LOG2E
+    rounded = exact.to(tl.float32)
+    return rounded, tl.exp2(tl.where(m == -float("inf"), 0.0, (exact - rounded.to(tl.float64)).to(tl.float32)))
 
 
 @triton.jit
-def rows_at(x, batch, head, start, ROWS: tl.constexpr):
-    """Addresses of the rows start .. start + ROWS of a head."""
-    return first_of(x, batch, head) + start.to(tl.int64) * x.row + tl.arange(0, ROWS) * x.row
+def to_natural(m):
+    """The way back, in the same form."""
+    rounded = (m.to(tl.float64) * (1 / LOG2E)).to(tl.float32)
+    lost = m.to(tl.float64) - rounded.to(tl.float64) * LOG2E
+    return rounded, tl.exp2(tl.where(m == -float("inf"), 0.0, lost.to(tl.float32)))
 
 
 @triton.jit
-def tile_at(x, batch, head, start, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Addresses of the rows start .. start + ROWS of a head, [ROWS, WIDTH]. Inside a tile 32 bits are enough."""
-    first = first_of(x, batch, head) + start.to(tl.int64) * x.row
-    return first + (tl.arange(0, ROWS)[:, None] * x.row + tl.arange(0, WIDTH)[None, :])
-
-
-@triton.jit
-def tile_mask(alive, HEAD: tl.constexpr, WIDTH: tl.constexpr):
-    """Which elements of a tile exist: rows that are alive (None: all) by the dims of the head size."""
-    dim = tl.arange(0, WIDTH)[None, :]
-    if alive is None:
-        mask = None if HEAD == WIDTH else dim < HEAD
-    else:
-        mask = alive[:, None] if HEAD == WIDTH else alive[:, None] & (dim < HEAD)
-    return mask
-
-
-@triton.jit
-def load_tile(x, batch, head, start, alive, HEAD: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr):
-    """Rows start .. start + ROWS of a head as [ROWS, WIDTH]; 0 where there is nothing. `alive` as in `tile_mask`."""
-    place = tile_at(x, batch, head, start, ROWS, WIDTH)
-    mask = tile_mask(alive, HEAD, WIDTH)
-    return tl.load(place) if mask is None else tl.load(place, mask=mask, other=0.0)
-
-
-@triton.jit
-def bounds_at(seen, row, AGAIN: tl.constexpr = False):
-    """(lo, hi) of rows. AGAIN: loaded anew, for the end of a kernel, since what lives through its loops may spill."""
-    there = row < seen.row_count
-    lo = tl.load(seen.lo + row, mask=there, other=0, volatile=AGAIN)
-    hi = tl.load(seen.hi + row, mask=there, other=0, volatile=AGAIN)
-    return lo, hi
-
-
-@triton.jit
-def alive_at(seen, key, AGAIN: tl.constexpr = False):
-    """Which keys some row sees. AGAIN as in `bounds_at`."""
-    return tl.load(seen.keys + key, mask=key < seen.key_count, other=0, volatile=AGAIN) != 0
-
-
-@triton.jit
-def softmax_step(s, v, m, l, acc, scale):  # noqa: E741
-    """One step of the online softmax over raw scores `s`; -inf for pairs that are masked."""
-    top = tl.maximum(m, tl.max(s, 1) * scale)
-    base = tl.where(top == -float("inf"), 0.0, top) * LOG2E  # a row without keys so far stays at 0 and -inf
-    p = tl.exp2(s * (scale * LOG2E) - base[:, None])
-    old = tl.exp2(m * LOG2E - base)
-    l = l * old + tl.sum(p, 1)  # noqa: E741
-    acc = tl.dot(p.to(v.dtype), v, acc * old[:, None], input_precision="ieee")
-    return top, l, acc
+def softmax_step(x, factor, v, m, l, acc, MASKED: tl.constexpr, PRECISION: tl.constexpr):  # noqa: E741
+    """One step of the online softmax over scores x * factor, in units of log2; -inf for pairs that are masked."""
+    top = tl.maximum(m, tl.max(x, 1) * factor)
+    base = tl.where(top == -float("inf"), 0.0, top) if MASKED else top  # a row without keys so far stays at 0 and -inf
+    p = tl.exp2(x * factor - base[:, None])
+    old = tl.exp2(m - base)
+    return top, l * old + tl.sum(p, 1), add_product(scaled(acc, old), p, v, PRECISION)
 
 
 @triton.jit
 def forward_kernel(
-    q: Rows, k: Rows, v: Rows, acc: Rows, m: Rows, l: Rows, seen: Seen, scale, heads, group,  # noqa: E741
-    HEAD: tl.constexpr, WIDTH: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+    q: Rows, k: Rows, v: Rows, acc: Rows, m: Rows, l: Rows, seen: Seen, score: Score, heads, group,  # noqa: E741
+    D: tl.constexpr, E: tl.constexpr, CAPPED: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """One tile of query rows of one head. Grid: (batch x heads, rows of the table)."""
     batch, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    key_head = head // group
     entry = seen.table + tl.program_id(1) * 5
     row_start = tl.load(entry) * BLOCK_Q
     start, before, full, steps = tl.load(entry + 1), tl.load(entry + 2), tl.load(entry + 3), tl.load(entry + 4)
@@ -116,29 +79,42 @@ def forward_kernel(
     row = row_start + tl.arange(0, BLOCK_Q)
     lo, hi = bounds_at(seen, row)
     live = hi > lo
-    q_tile = load_tile(q, batch, head, row_start, live, HEAD, WIDTH, BLOCK_Q)
+    q_tile = load_tile(tile_at(q, batch, head, row_start, D, BLOCK_Q), live, D)
+    tl.debug_barrier()  # queries first, then the accumulator: both at once would not fit into registers
     m_row = tl.load(rows_at(m, batch, head, row_start, BLOCK_Q), mask=live, other=-float("inf"))
     l_row = tl.load(rows_at(l, batch, head, row_start, BLOCK_Q), mask=live, other=0.0)
-    acc_tile = load_tile(acc, batch, head, row_start, live, HEAD, WIDTH, BLOCK_Q)
+    acc_tile = load_tile(tile_at(acc, batch, head, row_start, E, BLOCK_Q), live, E)
+    m_row, lost = to_log2(m_row)
+    l_row, acc_tile = l_row * lost, scaled(acc_tile, lost)
+    factor = 1.0 if CAPPED else score.scale * LOG2E
 
-    for step in range(before, before + full):
-        key_start = start + step * BLOCK_K
-        k_tile = load_tile(k, batch, head // group, key_start, None, HEAD, WIDTH, BLOCK_K)
-        v_tile = load_tile(v, batch, head // group, key_start, None, HEAD, WIDTH, BLOCK_K)
-        s = tl.dot(q_tile, k_tile.T, input_precision="ieee")
-        m_row, l_row, acc_tile = softmax_step(s, v_tile, m_row, l_row, acc_tile, scale)
-    for masked in tl.range(steps - full, num_stages=1):
-        key_start = start + (masked + tl.where(masked < before, 0, full)) * BLOCK_K
-        key = key_start + tl.arange(0, BLOCK_K)
+    k_place = tile_at(k, batch, key_head, start + before * BLOCK_K, D, BLOCK_K)
+    v_place = tile_at(v, batch, key_head, start + before * BLOCK_K, E, BLOCK_K)
+    for _ in range(full):
+        x = product(q_tile, load_tile(k_place, None, D), PRECISION)
+        if CAPPED:
+            x = capped(x, score)
+        v_tile = load_tile(v_place, None, E)
+        m_row, l_row, acc_tile = softmax_step(x, factor, v_tile, m_row, l_row, acc_tile, False, PRECISION)
+        k_place, v_place = moved(k_place, BLOCK_K * k.row), moved(v_place, BLOCK_K * v.row)
+    PIECE: tl.constexpr = piece_of(BLOCK_K)
+    TURNS: tl.constexpr = BLOCK_K // PIECE
+    for masked in tl.range(TURNS * (steps - full), num_stages=1):
+        key_start = start + tl.where(masked < TURNS * before, 0, full) * BLOCK_K + masked * PIECE
+        key = key_start + tl.arange(0, PIECE)
         alive = alive_at(seen, key)
-        k_tile = load_tile(k, batch, head // group, key_start, alive, HEAD, WIDTH, BLOCK_K)
-        v_tile = load_tile(v, batch, head // group, key_start, alive, HEAD, WIDTH, BLOCK_K)
-        s = tl.dot(q_tile, k_tile.T, input_precision="ieee")
-        s = tl.where((key[None, :] >= lo[:, None]) & (key[None, :] < hi[:, None]), s, -float("inf"))
-        m_row, l_row, acc_tile = softmax_step(s, v_tile, m_row, l_row, acc_tile, scale)
+        x = product(q_tile, load_tile(tile_at(k, batch, key_head, key_start, D, PIECE), alive, D), PRECISION)
+        if CAPPED:
+            x = capped(x, score)
+        lo, hi = bounds_at(seen, row, AGAIN=True)
+        x = tl.where((key[None, :] >= lo[:, None]) & (key[None, :] < hi[:, None]), x, -float("inf"))
+        v_tile = load_tile(tile_at(v, batch, key_head, key_start, E, PIECE), alive_at(seen, key, AGAIN=True), E)
+        m_row, l_row, acc_tile = softmax_step(x, factor, v_tile, m_row, l_row, acc_tile, True, PRECISION)
 
-    lo, hi = bounds_at(seen, row, AGAIN=True)
+    row_start = tl.load(entry, volatile=True) * BLOCK_Q  # anew, since addresses that live through the loops may spill
+    lo, hi = bounds_at(seen, row_start + tl.arange(0, BLOCK_Q), AGAIN=True)
     live = hi > lo
+    m_row, lost = to_natural(m_row)
     tl.store(rows_at(m, batch, head, row_start, BLOCK_Q), m_row, mask=live)
-    tl.store(rows_at(l, batch, head, row_start, BLOCK_Q), l_row, mask=live)
-    tl.store(tile_at(acc, batch, head, row_start, BLOCK_Q, WIDTH), acc_tile, mask=tile_mask(live, HEAD, WIDTH))
+    tl.store(rows_at(l, batch, head, row_start, BLOCK_Q), l_row * lost, mask=live)
+    store_tile(tile_at(acc, batch, head, row_start, E, BLOCK_Q), scaled(acc_tile, lost), live, E)

@@ -1,0 +1,139 @@
+"""Launches one Triton kernel: the walk from `spans`, made once for a tuple of runs, and the tile that it is given.
+
+Also times a launch, on tensors of its own, since kernels add to what they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ring_worker.attention.kernels.interface import Block
+from ring_worker.attention.kernels.spans import Bounds, key_tiles, query_tiles
+from ring_worker.attention.kernels.tile_table import Tile
+from ring_worker.attention.kernels.triton_backward import dkdv_kernel, dq_kernel
+from ring_worker.attention.kernels.triton_forward import forward_kernel
+from ring_worker.attention.kernels.triton_tiles import Rows, Score, Seen
+from ring_worker.attention.kernels.tuning import Work
+from ring_worker.attention.schedule import Run
+
+KERNELS = {"forward": forward_kernel, "dq": dq_kernel, "dkdv": dkdv_kernel}
+DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+TIMED_HEADS, TIMED_KEY_HEADS, TIMED_ROWS = 16, 4, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What `seen_for` needs besides the runs, hashable. `kernel` as in the table of tiles."""
+
+    kernel: str
+    rows: int
+    keys: int
+    tile: Tile
+    device: torch.device
+
+
+@lru_cache(maxsize=256)
+def seen_for(runs: tuple[Run, ...], side: Side) -> Seen:
+    """The runs as arrays on the device. The same for every layer with this mask, hence cached."""
+    bounds = bounds_for(runs, side.rows, side.keys, side.device)
+    host = Bounds.of(runs, side.rows, side.keys)
+    tile = side.tile
+    if side.kernel == "dkdv":
+        table = key_tiles(host, tile.block_k, tile.block_q)
+    else:
+        table = query_tiles(host, tile.block_q, tile.block_k)
+    return Seen(*bounds, torch.from_numpy(table).to(side.device), side.rows, side.keys)
+
+
+@lru_cache(maxsize=64)
+def bounds_for(runs: tuple[Run, ...], rows: int, keys: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """(lo, hi, seen) of `spans.Bounds` on the device, shared by the three kernels.
+
+    `seen` is no narrower than the narrowest input, 16 bits: Triton lays out the operands of a product by the narrowest
+    load on their way, so that a mask of bytes made it treat them as fp8, with three times the instructions on sm_80.
+    """
+    host = Bounds.of(runs, rows, keys)
+    lo, hi, seen = (torch.from_numpy(x).to(device) for x in (host.lo, host.hi, host.seen))
+    return lo, hi, seen.to(torch.int16)
+
+
+def launch(work: Work, tile: Tile, q: Tensor, block: Block, tensors: list[Rows]) -> None:
+    """Grid: batch x heads first, so that the heads of a group, which share keys, run together."""
+    (batch, heads, rows, _), (_, key_heads, keys, _) = q.shape, block.k.shape
+    seen = seen_for(tuple(block.runs), Side(work.kernel, rows, keys, tile, q.device))
+    width = batch * (key_heads if work.kernel == "dkdv" else heads)
+    if not width or not len(seen.table):
+        return
+    kernel: Any = KERNELS[work.kernel]
+    with torch.cuda.device_of(q):
+        kernel[(width, len(seen.table))](
+            *tensors,
+            seen,
+            Score(block.scale, block.softcap or 1.0),
+            heads,
+            heads // key_heads,
+            D=work.shape.head,
+            E=work.shape.values,
+            CAPPED=work.capped,
+            PRECISION=tile.precision,
+            BLOCK_Q=tile.block_q,
+            BLOCK_K=tile.block_k,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+            enable_fp_fusion=True,
+        )
+
+
+def timer(work: Work, device: torch.device) -> Callable[[Tile], float]:
+    """Milliseconds of a launch with a tile over a full square of TIMED_ROWS; inf for a tile that cannot run."""
+    q, block, tensors = _timed(work, device)
+
+    def milliseconds(tile: Tile) -> float:
+        from triton.runtime.errors import OutOfResources, PTXASError
+        from triton.testing import do_bench
+
+        try:
+            return float(do_bench(lambda: launch(work, tile, q, block, tensors), return_mode="median"))
+        except (OutOfResources, PTXASError):
+            return inf
+
+    return milliseconds
+
+
+def _timed(work: Work, device: torch.device) -> tuple[Tensor, Block, list[Rows]]:
+    draw = torch.Generator(device).manual_seed(0)
+    dtype = next(dtype for dtype, name in DTYPES.items() if name == work.dtype)
+    d, e = work.shape.head, work.shape.values
+
+    def made(heads: int, size: int, kind: torch.dtype = dtype) -> Tensor:
+        return torch.randn(1, heads, TIMED_ROWS, size, generator=draw, device=device, dtype=kind)
+
+    q, k, v = made(TIMED_HEADS, d), made(TIMED_KEY_HEADS, d), made(TIMED_KEY_HEADS, e)
+    row = made(TIMED_HEADS, 1, torch.float32)[..., 0]
+    whole = (Run(0, TIMED_ROWS, 0, TIMED_ROWS, 0, 0),)
+    written = {
+        "forward": lambda: [made(TIMED_HEADS, e, torch.float32), row, row.exp()],
+        "dq": lambda: [made(TIMED_HEADS, e), row + 16, row, made(TIMED_HEADS, d, torch.float32)],
+        "dkdv": lambda: [
+            made(TIMED_HEADS, e),
+            row + 16,
+            row,
+            made(TIMED_KEY_HEADS, d, torch.float32),
+            made(TIMED_KEY_HEADS, e, torch.float32),
+        ],
+    }[work.kernel]()
+    block = Block(k, v, whole, d**-0.5, 30.0 if work.capped else None)
+    return q, block, [rows_of(x) for x in (q, k, v, *written)]
+
+
+def rows_of(x: Tensor) -> Rows:
+    """A tensor as a kernel takes it: with its strides."""
+    batch, head, row = x.stride()[:3]
+    return Rows(x, batch, head, row)
