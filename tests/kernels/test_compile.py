@@ -22,7 +22,7 @@ from ring_worker.attention.kernels.tile_table import KERNELS
 
 ROOT = Path(__file__).parents[2]
 SIZES = "64|80|128|192:128|192|256"
-OURS = rf"^(forward|dq|dkdv)-\w+-(({SIZES})-bf16|64-fp32)$"
+OURS = rf"^(forward|dq|dkdv)-\w+-(({SIZES})-bf16|128-bf16-softcap|64-fp32)$"
 TUTORIALS = r"^tutorial-\w+-\w+-(64|128)-bf16"
 # What is not as it should be at the largest head sizes of sm_90: two registers spilled once; Ampere's instructions.
 SPILLS = {"dq-sm_90-256-bf16": 8}

@@ -34,7 +34,8 @@ from ring_worker.attention.kernels.triton_tiles import (
 @triton.jit
 def probabilities(s, score, lse, visible, CAPPED: tl.constexpr):
     """Of raw products `s`. `lse` in units of log2, shaped to go with s; `visible` None for all."""
-    p = tl.exp2((capped(s, score) if CAPPED else s * (score.scale * LOG2E)) - lse)
+    x = capped(s, score) if CAPPED else s * (score.scale * LOG2E)
+    p = tl.exp2(x - lse)
     return p if visible is None else tl.where(visible, p, 0.0)
 
 
