@@ -159,7 +159,7 @@ class Schedule:
         return sum(step.sums.sent + step.round_sums.sent for step in self.steps) + self.home.sent
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def schedule(asked: Asked, rank: int, route: Route, moving: Moving = "keys") -> Schedule:
     """The steps of `rank`. The same for every layer and pass that asks for the same, hence cached."""
     return _Builder(asked, rank, route, moving).schedule()
@@ -266,19 +266,18 @@ def _parcels(peer: int, ranges: Ranges) -> Parcels:
     return (Parcel(peer, ranges),) if ranges else ()
 
 
-def key_bounds(asked: Asked, rank: int, source: int) -> list[tuple[Rows, Rows]]:
+def key_bounds(asked: Asked, rank: int, source: int) -> Iterator[tuple[Rows, Rows]]:
     """For each term (lo, hi), each [queries of rank]: the interval of the source's own key indices that each sees."""
-    return [(lo[source], hi[source]) for lo, hi in _all_bounds(asked, rank)]
+    for lo, hi in _bounds(asked, rank):
+        yield asked.layout.counts_before(lo, source)[0], asked.layout.counts_before(hi, source)[0]
 
 
-@lru_cache(maxsize=4)
-def _all_bounds(asked: Asked, rank: int) -> list[tuple[Rows, Rows]]:
-    """For each term (lo, hi), each [sources, queries of rank]."""
+@lru_cache(maxsize=2)
+def _bounds(asked: Asked, rank: int) -> list[tuple[Rows, Rows]]:
+    """For each term (lo, hi), each [queries of rank], in positions."""
     layout = asked.layout
     queries = layout.positions(rank)
-    queries = queries[: layout.early(rank)] if asked.early else queries
-    terms = asked.mask.terms(queries, layout.length)
-    return [(layout.counts_before(lo), layout.counts_before(hi)) for lo, hi in terms]
+    return asked.mask.terms(queries[: layout.early(rank)] if asked.early else queries, layout.length)
 
 
 def runs(lo: Rows, hi: Rows) -> tuple[Run, ...]:
