@@ -2,7 +2,8 @@
 
 Least bytes: each key that a rank reads and does not own is sent to it once. Least FLOPs: those of the pairs that the
 mask shows. `plain` is a ring that carries every block past every rank. Every rank's schedule is counted for up to 16
-ranks; beyond, 8 ranks spread over the ring are, and what they receive is compared with what they read.
+ranks; beyond, 8 ranks spread over the ring are: what they receive is compared with what they read, and their work with
+each other's. A dash: nothing is to be sent, or not every rank was counted.
 """
 
 from __future__ import annotations
@@ -42,21 +43,21 @@ def _counted(ranks: int, kind: str, name: str) -> dict[str, Any]:
     length = ranks * TOKENS_A_RANK
     layout, mask = Layout(kind, length, ranks, stripe=128), masks(length)[name]
     asked = Asked(layout, mask)
-    counted = list(range(ranks)) if ranks <= ALL_COUNTED else [i * ranks // SAMPLE for i in range(SAMPLE)]
+    counted = list(range(ranks)) if ranks <= ALL_COUNTED else [i * ranks // SAMPLE + i for i in range(SAMPLE)]
     plans = [schedule(asked, rank, Route(ranks, ranks)) for rank in counted]
     needs, pairs = key_needs(asked), [plan.pairs for plan in plans]
-    visible = _pairs(mask, length)
+    visible, read = _pairs(mask, length), sum(needs[rank].tokens(without=rank) for rank in counted)
     return {
         "ranks": ranks,
         "layout": kind,
         "mask": name,
         "ranks_counted": len(counted),
-        "received_over_read": sum(map(_received, plans)) / max(1, sum(needs[r].tokens(without=r) for r in counted)),
+        "received_over_read": sum(map(_received, plans)) / read if read else None,
         "bytes_a_rank": travelling(needs) * TOKEN_BYTES / ranks,
         "of_plain": travelling(needs) / (length * (ranks - 1)),
         "computed_over_visible": sum(pairs) / visible if len(counted) == ranks else None,
         "flops_a_rank": visible * PAIR_FLOPS / ranks,
-        "most_over_mean_work": max(pairs) * ranks / visible,
+        "most_over_mean_work": max(pairs) * len(counted) / sum(pairs),
     }
 
 
@@ -78,8 +79,10 @@ def show(results: list[dict[str, Any]]) -> Table:
     for before, r in zip([None, *results], results, strict=False):
         if before and before["ranks"] != r["ranks"]:
             table.add_section()
-        exact = "-" if r["computed_over_visible"] is None else f"{r['computed_over_visible']:.3f}"
-        sent = f"{r['bytes_a_rank'] / 1e6:.3f}", f"{r['received_over_read']:.3f}", f"{r['of_plain']:.4f}"
+        sent_ratio, exact = (
+            "-" if r[name] is None else f"{r[name]:.3f}" for name in ("received_over_read", "computed_over_visible")
+        )
+        sent = f"{r['bytes_a_rank'] / 1e6:.3f}", sent_ratio, f"{r['of_plain']:.4f}"
         work = f"{r['flops_a_rank'] / 1e9:.2f}", exact, f"{r['most_over_mean_work']:.2f}"
         table.add_row(str(r["ranks"]), r["layout"], r["mask"], *sent, *work)
     return table
