@@ -76,7 +76,8 @@ def products(build: Build, pad: bool = False) -> int:
     d, e = build.shape.head, build.shape.values
     if pad:
         d, e = padded(d), padded(e)
-    dims = {"forward": d + e, "dq": 2 * d + e, "dkdv": 2 * d + 2 * e}[build.kernel.removeprefix("tutorial-")]
+    kernel = build.kernel.removeprefix("tutorial-") if build.part.gradients == "all" else build.part.gradients
+    dims = {"forward": d + e, "dq": 2 * d + e, "dkdv": 2 * d + 2 * e, "dk": 2 * d + e, "dv": d + e}[kernel]
     return 2 * build.tile.block_q * build.tile.block_k * dims
 
 

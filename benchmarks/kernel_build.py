@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ring_worker.attention.kernels.tile_table import Shape, Tile
+from ring_worker.attention.kernels.tile_table import WHOLE, Part, Shape, Tile
 
 TARGETS = {
     "sm_80": ("cuda", 80, 32),
@@ -39,9 +39,10 @@ class Build:
     dtype: str
     tile: Tile
     capped: bool = False
+    part: Part = WHOLE
 
     def __str__(self) -> str:
-        return f"{self.kernel}-{self.target}-{self.shape}-{self.dtype}{'-softcap' if self.capped else ''}"
+        return f"{self.kernel}-{self.target}-{self.shape}-{self.dtype}{'-softcap' if self.capped else ''}{self.part}"
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ def compiled(build: Build) -> Compiled:
     import triton
     from triton.backends.compiler import GPUTarget
 
-    tile = build.tile
-    options = {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
-    built = triton.compile(_source(build), target=GPUTarget(*TARGETS[build.target]), options=options)
+    from ring_worker.attention.kernels.triton_launch import options
+
+    target = GPUTarget(*TARGETS[build.target])
+    built = triton.compile(_source(build), target=target, options=options(build.tile))
     columns = getattr(built.metadata, "tmem_size", None) or 0
     if "amdgcn" in built.asm:
         text = built.asm["amdgcn"]
@@ -134,15 +136,11 @@ def _kernel(name: str) -> Any:
 
 
 def _constants(build: Build, names: list[str]) -> dict[str, Any]:
-    tile, shape = build.tile, build.shape
-    known = {
-        "D": shape.head,
-        "E": shape.values,
-        "CAPPED": build.capped,
-        "PRECISION": tile.precision,
-        "BLOCK_Q": tile.block_q,
-        "BLOCK_K": tile.block_k,
-    }
+    from ring_worker.attention.kernels.triton_launch import constants
+    from ring_worker.attention.kernels.tuning import Work
+
+    work = Work(build.kernel, build.shape, build.dtype, build.target, build.capped)
+    known = constants(work, build.tile, build.part)
     return {name: value for name, value in known.items() if name in names}
 
 

@@ -43,7 +43,10 @@ TUTORIAL_TILES = {
 
 @dataclass(frozen=True)
 class Audit:
-    """Of one build. `mix` of the inner loop, a warp and trip; `others` per 1000 useful FLOP; bounds of peak."""
+    """Of one build. `mix` of the inner loop, a warp and trip; `others` per 1000 useful FLOP; bounds of peak.
+
+    Without matrix instructions (products by fused multiply-adds) the loop is not looked for: no mix, and 0.
+    """
 
     name: str
     tile: str
@@ -62,12 +65,14 @@ class Audit:
 def shipped() -> list[Build]:
     """Every configuration that the launcher can choose, but for other sizes in the same rows."""
     return [
-        Build(kernel, target, shape, dtype, tile_for(kernel, shape, dtype, target), capped)
+        Build(kernel, target, shape, dtype, tile, capped, part)
         for capped in (False, True)
         for dtype in DTYPES
         for shape in ROWS
         for target in TARGETS
         for kernel in KERNELS
+        for tile in [tile_for(kernel, shape, dtype, target)]
+        for part in tile.parts(kernel)
     ]
 
 
@@ -93,13 +98,15 @@ def name_of(build: Build) -> str:
 
 def audit(build: Build) -> Audit:
     """Compile and read."""
-    made = compiled(build)
-    mix = inner_loop(made.text)
-    tile = build.tile
+    made, tile = compiled(build), build.tile
     shape = f"{tile.block_q}x{tile.block_k} w{tile.warps} s{tile.stages}"
-    matrix, kinds = matrix_counts(made.text), dict(mix.kinds)
     costs = (made.registers, made.local, made.spills, made.shared, resident_warps(build, made))
-    return Audit(name_of(build), shape, *costs, matrix, kinds, others_per_product(build, mix), *bounds(build, mix))
+    matrix = matrix_counts(made.text)
+    if not matrix:
+        return Audit(name_of(build), shape, *costs, matrix, {}, 0.0, 0.0, 0.0)
+    mix = inner_loop(made.text)
+    figures = (others_per_product(build, mix), *bounds(build, mix))
+    return Audit(name_of(build), shape, *costs, matrix, dict(mix.kinds), *figures)
 
 
 def audits(builds: list[Build]) -> Iterator[Audit]:
@@ -125,8 +132,9 @@ def main() -> None:
 
 def yardstick(audit: Audit, found: Iterable[Audit]) -> Audit | None:
     """The leaner of the tutorial's builds for the same kernel, target and size, if they are among those found."""
-    kernel, target, size, dtype, *cap = audit.name.split("-")
-    if dtype != "bf16" or cap or kernel == "tutorial":
+    name, _, part = audit.name.partition("+")
+    kernel, target, size, dtype, *cap = name.split("-")
+    if part == "masked" or dtype != "bf16" or cap or kernel == "tutorial":
         return None
     head, _, values = size.partition(":")
     padded = _power_of_two(Shape(int(head), int(values or head)))

@@ -1,6 +1,6 @@
 """Configurations of the table, compiled ahead of time for GPUs that are not there: some minutes, once.
 
-bf16 but for the smallest sizes, and fp32 at 64; `make audit-kernels` does the rest.
+bf16 but for the smallest sizes, and some of fp32; `make audit-kernels` does the rest.
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ from ring_worker.attention.kernels.tile_table import KERNELS
 
 ROOT = Path(__file__).parents[2]
 SIZES = "64|80|128|192:128|192|256"
-OURS = rf"^(forward|dq|dkdv)-\w+-(({SIZES})-bf16|128-bf16-softcap|64-fp32)$"
+OURS = rf"^(forward|dq|dkdv)-\w+-(({SIZES})-bf16|128-bf16-softcap|(64|128|256)-fp32)(\+\w+)*$"
 TUTORIALS = r"^tutorial-\w+-\w+-(64|128)-bf16"
-# What is not as it should be at the largest head sizes of sm_90: two registers spilled once; Ampere's instructions.
-SPILLS = {"dq-sm_90-256-bf16": 8}
-OLDER = {"dkdv-sm_90-192-bf16": r"HMMA", "dkdv-sm_90-256-bf16": r"HMMA"}
 OWN = {"sm_80": r"HMMA", "sm_90": r"HGMMA", "sm_100": r"UTC\w*MMA", "gfx942": r"v_mfma_\w+"}
 
 audited = [build for build in shipped() if re.search(OURS, name_of(build))]
@@ -48,7 +45,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
 @pytest.mark.parametrize("build", audited, ids=str)
 def test_it_compiles_without_spills_in_the_memory_there_is(build: Build, found: Any) -> None:
     it = found[str(build)]
-    assert it["local_bytes"] <= SPILLS.get(str(build), 0), it
+    assert it["local_bytes"] == 0, it
     assert it["shared_bytes"] <= (99 * 1024 if build.target == "sm_80" else CHIPS[build.target].block_bytes), it
     assert it["resident_warps"] >= build.tile.warps, it
 
@@ -57,18 +54,14 @@ def test_it_compiles_without_spills_in_the_memory_there_is(build: Build, found: 
 def test_each_generation_computes_bf16_with_its_own_matrix_instructions(build: Build, found: Any) -> None:
     matrix = found[str(build)]["matrix"]
     assert matrix
-    assert all(re.fullmatch(OLDER.get(str(build), OWN[build.target]), name) for name in matrix), matrix
+    assert all(re.fullmatch(OWN[build.target], name) for name in matrix), matrix
 
 
 # Where the inner loop still is fatter than the tutorial's, and by which factor at most. To shrink, never to grow.
 FATTER = {
-    ("dq", "sm_100", 128): 1.06,
-    ("dkdv", "sm_80", 64): 1.05,
-    ("dkdv", "sm_80", 128): 1.03,
+    ("dkdv", "sm_80", 64): 1.01,
     ("dkdv", "sm_90", 128): 1.01,
-    ("dkdv", "sm_100", 64): 1.08,
-    ("dkdv", "sm_100", 128): 1.72,  # the tutorial's tile has 4 warps, with which ours spills
-    ("dkdv", "gfx942", 128): 1.60,  # likewise, its 128 keys
+    ("dkdv", "sm_100", 128): 1.06,
 }
 
 
@@ -76,7 +69,8 @@ FATTER = {
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_inner_loop_is_no_fatter_than_the_tutorials(kernel: str, target: str, size: int, found: Any) -> None:
-    ours = found[f"{kernel}-{target}-{size}-bf16"]
+    name = f"{kernel}-{target}-{size}-bf16"
+    ours = found.get(name) or found[f"{name}+full"]
     theirs = [found[f"tutorial-{kernel}-{target}-{size}-bf16-{warps}"] for warps in (4, 8)]
     sound = [it for it in theirs if not it["local_bytes"]] or theirs
     most = FATTER.get((kernel, target, size), 1.0) * min(it["others"] for it in sound)

@@ -16,8 +16,9 @@ import triton_cases as cases
 from ring_worker.attention.kernels import triton_kernel
 from ring_worker.attention.kernels.interface import Block, Carry, Gradients
 from ring_worker.attention.kernels.reference import ReferenceKernel
+from ring_worker.attention.kernels.tile_table import Tile
 from ring_worker.attention.kernels.triton_kernel import TritonKernel
-from ring_worker.attention.kernels.triton_tiles import Rows, rows_at, tile_at
+from ring_worker.attention.kernels.triton_tiles import Rows, dims_of, rows_at, tile_at
 from ring_worker.attention.schedule import Run, runs
 from triton_cases import Case
 
@@ -169,10 +170,26 @@ def test_the_tiles_of_every_generation(target: str, dtype: torch.dtype, monkeypa
     check_backward(case)
 
 
+@pytest.mark.parametrize(
+    "ways",
+    [{"apart": True}, {"halves": True}, {"apart": True, "halves": True}, {"held": False}],
+    ids=lambda ways: ", ".join(ways),
+)
+@pytest.mark.parametrize("head_size", [80, 192])
+def test_every_way_to_make_room_for_larger_tiles(
+    ways: dict[str, bool], head_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full and masked steps in launches of their own, dk and dv too, operands that are read part by part."""
+    monkeypatch.setattr(triton_kernel, "tile_for", lambda *_: replace(Tile(32, 16, 4, 1), **ways))
+    case = replace(SHAPES["full steps between masked ones"], head_size=head_size, dtype=torch.float32)
+    check_forward(case, fresh=False)
+    check_backward(case)
+
+
 @triton.jit
 def addresses(x: Rows, batch, head, start, out):
     """The addresses of a tile [2, 16] and of its rows, as numbers."""
-    places = tile_at(x, batch, head, start, 16, 2)
+    places = tile_at(x, batch, head, start, dims_of(16, 256), 2)
     dim = tl.arange(0, 2)[:, None] * 16 + tl.arange(0, 16)[None, :]
     tl.store(out + dim, places[0].to(tl.int64))
     tl.store(out + 32 + tl.arange(0, 2), rows_at(x, batch, head, start, 2).to(tl.int64))
@@ -256,3 +273,19 @@ def test_state_that_it_cannot_write_is_refused() -> None:
         TritonKernel().forward(x.q, cases.block(case, x), Carry(good.acc, good.m.double(), good.l))
     with pytest.raises(ValueError, match="scale -1 is not positive"):
         TritonKernel().forward(x.q, Block(x.k, x.v, case.runs, -1), good)
+
+
+@pytest.mark.parametrize("name", ["k", "acc"])
+def test_rows_too_far_apart_for_offsets_of_32_bits_are_refused(name: str) -> None:
+    """Strides alone are looked at: one element expanded stands for a tensor that no memory here would hold."""
+    case = Case((), rows=1, keys=1, head_size=16, heads=1, batch=1)
+    x = cases.tensors(case)
+    state, block = cases.carried(case, x, fresh=True), cases.block(case, x)
+    for stride in (2**23 - 1, 2**23):
+        far = torch.zeros(1, 1, 1, 16, device=x.q.device).as_strided((1, 1, 1, 16), (16, 16, stride, 1))
+        given = (replace(block, k=far), state) if name == "k" else (block, replace(state, acc=far))
+        if stride < 2**23:
+            TritonKernel().forward(x.q, *given)
+        else:
+            with pytest.raises(ValueError, match=f"{name} has rows 8388608 elements apart.* less than 8388608.*copy"):
+                TritonKernel().forward(x.q, *given)

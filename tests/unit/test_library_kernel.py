@@ -390,6 +390,18 @@ def test_on_a_gpu_the_choice_is_measured_once(
     assert timed == (["triton", *(f"{name}, triton" for name in there)] if whole and there else [])
 
 
+@pytest.mark.parametrize("whole", [SHAPE, None])
+def test_deterministic_algorithms_get_the_tiles_of_the_table(
+    monkeypatch: pytest.MonkeyPatch, whole: Shape | None
+) -> None:
+    monkeypatch.setattr(library, "available", lambda *_: ())
+    found = {}
+    for asked in (False, True):
+        monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda asked=asked: asked)
+        found[asked] = choose(CUDA, torch.bfloat16, whole)
+    assert {asked: getattr(kernel, "tune", None) for asked, kernel in found.items()} == {False: True, True: False}
+
+
 def test_on_the_cpu_and_in_fp64_a_whole_block_changes_nothing() -> None:
     assert choose(CPU, torch.float32, SHAPE).name == "cpu-flash"
     assert choose(CUDA, torch.float64, SHAPE).name == "reference"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ring_worker.attention.kernels.spans import Bounds, Ints, key_tiles, query_tiles
+from ring_worker.attention.kernels.spans import Bounds, Ints, key_tiles, of_steps, query_tiles
 from ring_worker.attention.schedule import Run, runs
 
 Pairs = npt.NDArray[np.bool_]
@@ -88,6 +88,17 @@ def test_walks_by_hand(run: Run, expected: list[list[int]]) -> None:
 def test_rows_behind_a_triangle_see_its_keys_in_full() -> None:
     bounds = Bounds.of([Run(0, 48, 0, 1, 0, 1)], 48, 48)
     assert key_tiles(bounds, 16, 16).tolist() == [[0, 0, 1, 2, 3], [1, 16, 1, 1, 2], [2, 32, 1, 0, 1]]
+
+
+@given(masks(ascending=False))
+def test_full_and_masked_steps_apart_are_all_steps(bounds: Bounds) -> None:
+    table = query_tiles(bounds, 8, 4)
+    full, masked = of_steps(table, "full"), of_steps(table, "masked")
+    assert of_steps(table, "all").tolist() == table.tolist()
+    assert (full[:, 3] > 0).all()
+    assert (masked[:, 4] > masked[:, 3]).all()
+    assert full[:, 3].sum() == table[:, 3].sum()
+    assert (masked[:, 4] - masked[:, 3]).sum() == (table[:, 4] - table[:, 3]).sum()
 
 
 def test_nothing_visible_is_nothing_to_launch() -> None:

@@ -15,7 +15,8 @@ def choose(device: torch.device, dtype: torch.dtype, whole: Shape | None = None)
 
     `whole`: the shape, if the one block that is to come holds all keys of its rows in one run, as in a ring of one rank
     with a causal or a full mask. Then cuDNN's and flash's kernels are exact, too, and on a GPU the fastest is measured,
-    once for a shape, except where deterministic algorithms are asked for. In a ring they would round partial results.
+    once for a shape, except where deterministic algorithms are asked for: then Triton's kernel runs with the table's
+    tiles, not with the fastest. In a ring the libraries' kernels would round partial results.
     """
     if dtype == torch.float64:
         from ring_worker.attention.kernels.reference import ReferenceKernel
@@ -32,6 +33,8 @@ def _on_gpu(device: torch.device, dtype: torch.dtype, whole: Shape | None) -> Ke
     from ring_worker.attention.kernels.library import available
     from ring_worker.attention.kernels.triton_kernel import TritonKernel
 
+    if torch.are_deterministic_algorithms_enabled():
+        return TritonKernel(tune=False)
     names = available(device, dtype, whole.head_size, whole.value_size) if whole else ()
     return _measured(device, dtype, whole.cut(), names) if whole and names else TritonKernel()
 

@@ -81,6 +81,12 @@ def key_tiles(bounds: Bounds, block_k: int, block_q: int) -> Ints:
     return _table(place[first], after[stop], (place[full_first], after[full_stop]), block_q)
 
 
+def of_steps(table: Ints, steps: str) -> Ints:
+    """The rows of a table that have steps of a kind: "full", "masked", or "all"."""
+    full, every = table[:, 3], table[:, 4]
+    return table[{"all": every > 0, "full": full > 0, "masked": every > full}[steps]]
+
+
 def _by_tile(values: Ints, block: int, reduce: np.ufunc, neutral: int) -> Ints:
     padded = np.full(-(-len(values) // block) * block, neutral, np.int64)
     padded[: len(values)] = values

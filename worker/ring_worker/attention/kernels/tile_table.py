@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 from ring_worker.attention.kernels.triton_tiles import part_of
 
@@ -22,15 +24,47 @@ KERNELS = ("forward", "dq", "dkdv")
 DTYPES = ("bf16", "fp16", "fp32")
 
 
+class Part(NamedTuple):
+    """One launch of a kernel. `steps`: "all", "full" (no mask) or "masked". `gradients`: "all" or, of dkdv, one."""
+
+    steps: str
+    gradients: str
+
+    def __str__(self) -> str:
+        return "".join(f"+{name}" for name in self if name != "all")
+
+
+WHOLE = Part("all", "all")
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Query rows and keys of a tile, warps of a program, stages of the software pipeline, and how products are made."""
+    """Query rows and keys of a tile, warps of a program, stages of the software pipeline, and how products are made.
+
+    What lets larger tiles run without spilling: `apart`, full and masked steps in two launches, so that the registers
+    of one loop do not weigh on the other; `halves`, dk and dv in two launches, for one product more; not `held`, the
+    program's own operands loaded anew in each step, in parts of 64 dims, not kept in registers.
+    """
 
     block_q: int
     block_k: int
     warps: int
     stages: int
     precision: str = "ieee"
+    apart: bool = False
+    halves: bool = False
+    held: bool = True
+
+    def parts(self, kernel: str) -> tuple[Part, ...]:
+        """The launches that make up a run of a kernel."""
+        steps = ("full", "masked") if self.apart else ("all",)
+        gradients = ("dv", "dk") if self.halves and kernel == "dkdv" else ("all",)
+        return tuple(Part(*pair) for pair in product(steps, gradients))
+
+    @property
+    def widest(self) -> int:
+        """Of the parts into which a head size is cut. In fp32 an operand's part of 256 takes 256 registers."""
+        return 256 if self.held else 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +78,9 @@ class Shape:
         return str(self.head) if self.head == self.values else f"{self.head}:{self.values}"
 
 
-Widths = Mapping[Shape, tuple[int, int, int, int]]
+# block_q, block_k, warps, stages, and what else, in words: "apart", "halves", "parts" (not held), "ieee"
+Entry = tuple[int, int, int, int] | tuple[int, int, int, int, str]
+Widths = Mapping[Shape, Entry]
 
 ROWS = tuple(
     Shape(*sizes)
@@ -52,8 +88,8 @@ ROWS = tuple(
 )
 
 
-def _rows(*tiles: tuple[int, int, int, int]) -> Widths:
-    """Each of ROWS: block_q, block_k, warps, stages."""
+def _rows(*tiles: Entry) -> Widths:
+    """An entry for each of ROWS."""
     return dict(zip(ROWS, tiles, strict=True))
 
 
@@ -84,10 +120,10 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
         "dkdv": _rows(
             (64, 64, 4, 2),  # 16
             (64, 64, 4, 2),  # 32
-            (64, 128, 8, 2),  # 64
+            (32, 128, 4, 2, "apart"),  # 64
             (64, 64, 8, 2),  # 80
             (64, 64, 8, 2),  # 96
-            (64, 64, 8, 2),  # 128
+            (32, 128, 8, 2, "apart"),  # 128
             (32, 32, 8, 1),  # 192:128
             (32, 32, 8, 2),  # 192
             (32, 32, 8, 1),  # 256
@@ -114,7 +150,7 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
             (128, 64, 8, 2),  # 128
             (128, 64, 8, 2),  # 192:128
             (128, 64, 8, 2),  # 192
-            (128, 32, 8, 1),  # 256
+            (128, 32, 8, 1, "apart"),  # 256
         ),
         "dkdv": _rows(
             (64, 64, 4, 2),  # 16
@@ -124,8 +160,8 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
             (32, 128, 8, 2),  # 96
             (32, 128, 8, 2),  # 128
             (32, 64, 8, 2),  # 192:128
-            (32, 32, 8, 1),  # 192
-            (32, 32, 8, 1),  # 256
+            (32, 64, 8, 2, "halves"),  # 192
+            (16, 128, 8, 2, "apart halves"),  # 256
         ),
     },
     "sm_100": {
@@ -146,7 +182,7 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
             (128, 32, 4, 3),  # 64
             (128, 64, 8, 2),  # 80
             (128, 64, 8, 2),  # 96
-            (128, 32, 4, 2),  # 128
+            (128, 64, 4, 2, "apart"),  # 128
             (128, 64, 8, 2),  # 192:128
             (128, 64, 8, 2),  # 192
             (64, 32, 8, 2),  # 256
@@ -154,10 +190,10 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
         "dkdv": _rows(
             (64, 64, 4, 2),  # 16
             (64, 64, 4, 2),  # 32
-            (64, 128, 8, 2),  # 64
+            (64, 128, 4, 2, "apart"),  # 64
             (64, 128, 8, 2),  # 80
             (64, 128, 8, 2),  # 96
-            (32, 128, 8, 2),  # 128
+            (64, 128, 8, 2, "apart"),  # 128
             (32, 64, 8, 1),  # 192:128
             (32, 64, 8, 2),  # 192
             (32, 64, 8, 2),  # 256
@@ -192,7 +228,7 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
             (32, 128, 4, 2),  # 64
             (32, 64, 4, 1),  # 80
             (16, 64, 4, 1),  # 96
-            (32, 64, 4, 2),  # 128
+            (32, 128, 4, 1, "apart"),  # 128
             (32, 64, 4, 1),  # 192:128
             (16, 64, 4, 1),  # 192
             (16, 64, 4, 1),  # 256
@@ -206,11 +242,11 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (32, 32, 8, 1),  # 32
             (32, 32, 8, 1),  # 64
             (16, 32, 4, 1),  # 80
-            (16, 32, 4, 1),  # 96
+            (16, 16, 8, 1, "parts ieee"),  # 96
             (16, 32, 4, 1),  # 128
-            (16, 32, 4, 1),  # 192:128
-            (16, 32, 4, 1),  # 192
-            (16, 32, 4, 1),  # 256
+            (16, 16, 8, 1, "parts ieee"),  # 192:128
+            (16, 16, 8, 1, "parts ieee"),  # 192
+            (16, 16, 8, 1, "parts ieee"),  # 256
         ),
         "dq": _rows(
             (16, 32, 4, 1),  # 16
@@ -218,10 +254,10 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (16, 32, 4, 1),  # 64
             (16, 16, 4, 1),  # 80
             (16, 16, 4, 1),  # 96
-            (16, 16, 4, 1),  # 128
-            (16, 16, 4, 1),  # 192:128
-            (16, 16, 4, 1),  # 192
-            (16, 16, 4, 1),  # 256
+            (16, 16, 8, 1, "parts"),  # 128
+            (16, 16, 8, 1, "parts ieee"),  # 192:128
+            (16, 16, 8, 1, "parts ieee"),  # 192
+            (16, 16, 8, 1, "parts ieee"),  # 256
         ),
         "dkdv": _rows(
             (32, 32, 8, 1),  # 16
@@ -229,10 +265,10 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (32, 32, 8, 1),  # 64
             (16, 16, 4, 1),  # 80
             (16, 16, 4, 1),  # 96
-            (16, 16, 4, 1),  # 128
-            (16, 16, 4, 1),  # 192:128
-            (16, 16, 4, 1),  # 192
-            (16, 16, 4, 1),  # 256
+            (16, 16, 8, 1, "parts"),  # 128
+            (16, 16, 8, 1, "parts ieee halves"),  # 192:128
+            (16, 16, 8, 1, "parts ieee halves"),  # 192
+            (16, 16, 8, 1, "parts ieee halves"),  # 256
         ),
     },
     "sm_90": {
@@ -243,9 +279,9 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (16, 32, 8, 1),  # 80
             (16, 32, 8, 1),  # 96
             (16, 32, 8, 1),  # 128
-            (16, 32, 8, 1),  # 192:128
-            (16, 32, 8, 1),  # 192
-            (16, 32, 8, 1),  # 256
+            (16, 16, 8, 1, "parts ieee"),  # 192:128
+            (16, 16, 8, 1, "parts ieee"),  # 192
+            (16, 16, 8, 1, "parts ieee"),  # 256
         ),
         "dq": _rows(
             (16, 32, 4, 1),  # 16
@@ -253,10 +289,10 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (16, 32, 4, 1),  # 64
             (16, 16, 4, 1),  # 80
             (16, 16, 4, 1),  # 96
-            (16, 16, 4, 1),  # 128
-            (16, 16, 4, 1),  # 192:128
-            (16, 16, 4, 1),  # 192
-            (16, 16, 4, 1),  # 256
+            (16, 16, 8, 1, "parts ieee"),  # 128
+            (16, 16, 8, 1, "parts ieee"),  # 192:128
+            (16, 16, 8, 1, "parts ieee"),  # 192
+            (16, 16, 8, 1, "parts ieee"),  # 256
         ),
         "dkdv": _rows(
             (32, 32, 8, 1),  # 16
@@ -264,10 +300,10 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (32, 32, 8, 1),  # 64
             (16, 16, 4, 1),  # 80
             (16, 16, 4, 1),  # 96
-            (16, 16, 4, 1),  # 128
-            (16, 16, 4, 1),  # 192:128
-            (16, 16, 4, 1),  # 192
-            (16, 16, 4, 1),  # 256
+            (16, 16, 8, 1, "parts"),  # 128
+            (16, 16, 8, 1, "parts ieee halves"),  # 192:128
+            (16, 16, 8, 1, "parts ieee halves"),  # 192
+            (16, 16, 8, 1, "parts ieee halves"),  # 256
         ),
     },
     "sm_100": {
@@ -278,9 +314,9 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (16, 32, 8, 1),  # 80
             (16, 32, 8, 1),  # 96
             (16, 32, 8, 1),  # 128
-            (16, 32, 8, 1),  # 192:128
-            (16, 32, 8, 1),  # 192
-            (16, 32, 8, 1),  # 256
+            (16, 16, 8, 1, "parts ieee"),  # 192:128
+            (16, 16, 8, 1, "parts ieee"),  # 192
+            (16, 16, 8, 1, "parts ieee"),  # 256
         ),
         "dq": _rows(
             (16, 32, 4, 1),  # 16
@@ -288,10 +324,10 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (16, 32, 4, 1),  # 64
             (16, 16, 4, 1),  # 80
             (16, 16, 4, 1),  # 96
-            (16, 16, 4, 1),  # 128
-            (16, 16, 4, 1),  # 192:128
-            (16, 16, 4, 1),  # 192
-            (16, 16, 4, 1),  # 256
+            (16, 16, 8, 1, "parts ieee"),  # 128
+            (16, 16, 8, 1, "parts ieee"),  # 192:128
+            (16, 16, 8, 1, "parts ieee"),  # 192
+            (16, 16, 8, 1, "parts ieee"),  # 256
         ),
         "dkdv": _rows(
             (32, 32, 8, 1),  # 16
@@ -299,10 +335,10 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (32, 32, 8, 1),  # 64
             (16, 16, 4, 1),  # 80
             (16, 16, 4, 1),  # 96
-            (16, 16, 4, 1),  # 128
-            (16, 16, 4, 1),  # 192:128
-            (16, 16, 4, 1),  # 192
-            (16, 16, 4, 1),  # 256
+            (16, 16, 8, 1, "parts"),  # 128
+            (16, 16, 8, 1, "parts ieee halves"),  # 192:128
+            (16, 16, 8, 1, "parts ieee halves"),  # 192
+            (16, 16, 8, 1, "parts ieee halves"),  # 256
         ),
     },
     "gfx942": {
@@ -335,9 +371,9 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (16, 16, 4, 1),  # 80
             (16, 16, 4, 1),  # 96
             (16, 16, 4, 1),  # 128
-            (16, 16, 4, 1),  # 192:128
-            (16, 16, 4, 1),  # 192
-            (16, 16, 4, 1),  # 256
+            (16, 16, 4, 1, "parts"),  # 192:128
+            (16, 16, 4, 1, "parts"),  # 192
+            (16, 16, 4, 1, "parts"),  # 256
         ),
     },
 }
@@ -367,7 +403,11 @@ def row_for(shape: Shape) -> Shape:
 def tile_for(kernel: str, shape: Shape, dtype: str, target: str) -> Tile:
     """`kernel`: one of KERNELS. `dtype`: one of DTYPES."""
     table = SINGLE if dtype == "fp32" else HALF
-    return Tile(*table[target][kernel][row_for(shape)], _precision(dtype, target))
+    block_q, block_k, warps, stages, *words = table[target][kernel][row_for(shape)]
+    also = set(words[0].split()) if words else set()
+    precision = "ieee" if "ieee" in also else _precision(dtype, target)
+    ways = ("apart" in also, "halves" in also, "parts" not in also)
+    return Tile(block_q, block_k, warps, stages, precision, *ways)
 
 
 def _precision(dtype: str, target: str) -> str:

@@ -26,6 +26,8 @@ from ring_worker.attention.kernels.triton_tiles import (
     alive_at,
     bounds_at,
     capped,
+    dims_of,
+    held,
     load_tile,
     moved,
     piece_of,
@@ -54,22 +56,27 @@ def to_natural(m):
 
 
 @triton.jit
-def softmax_step(x, factor, v, m, l, acc, MASKED: tl.constexpr, PRECISION: tl.constexpr):  # noqa: E741
+def softmax_step(
+    x, factor, v, alive, m, l, acc,  # noqa: E741
+    VO: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr, HELD: tl.constexpr,
+):  # fmt: skip
     """One step of the online softmax over scores x * factor, in units of log2; -inf for pairs that are masked."""
     top = tl.maximum(m, tl.max(x, 1) * factor)
     base = tl.where(top == -float("inf"), 0.0, top) if MASKED else top  # a row without keys so far stays at 0 and -inf
     p = tl.exp2(x * factor - base[:, None])
     old = tl.exp2(m - base)
-    return top, l * old + tl.sum(p, 1), add_product(scaled(acc, old), p, v, PRECISION)
+    return top, l * old + tl.sum(p, 1), add_product(scaled(acc, old), p, v, alive, VO, PRECISION, HELD)
 
 
 @triton.jit
 def forward_kernel(
     q: Rows, k: Rows, v: Rows, acc: Rows, m: Rows, l: Rows, seen: Seen, score: Score, heads, group,  # noqa: E741
     D: tl.constexpr, E: tl.constexpr, CAPPED: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STEPS: tl.constexpr, HELD: tl.constexpr, WIDEST: tl.constexpr,
 ):  # fmt: skip
     """One tile of query rows of one head. Grid: (batch x heads, rows of the table)."""
+    QK: tl.constexpr = dims_of(D, WIDEST)
+    VO: tl.constexpr = dims_of(E, WIDEST)
     batch, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     key_head = head // group
     entry = seen.table + tl.program_id(1) * 5
@@ -79,37 +86,45 @@ def forward_kernel(
     row = row_start + tl.arange(0, BLOCK_Q)
     lo, hi = bounds_at(seen, row)
     live = hi > lo
-    q_tile = load_tile(tile_at(q, batch, head, row_start, D, BLOCK_Q), live, D)
+    q_tile = held(tile_at(q, batch, head, row_start, QK, BLOCK_Q), live, QK, HELD)
     tl.debug_barrier()  # queries first, then the accumulator: both at once would not fit into registers
     m_row = tl.load(rows_at(m, batch, head, row_start, BLOCK_Q), mask=live, other=-float("inf"))
     l_row = tl.load(rows_at(l, batch, head, row_start, BLOCK_Q), mask=live, other=0.0)
-    acc_tile = load_tile(tile_at(acc, batch, head, row_start, E, BLOCK_Q), live, E)
+    acc_tile = load_tile(tile_at(acc, batch, head, row_start, VO, BLOCK_Q), live, VO)
     m_row, lost = to_log2(m_row)
     l_row, acc_tile = l_row * lost, scaled(acc_tile, lost)
     factor = 1.0 if CAPPED else score.scale * LOG2E
 
-    k_place = tile_at(k, batch, key_head, start + before * BLOCK_K, D, BLOCK_K)
-    v_place = tile_at(v, batch, key_head, start + before * BLOCK_K, E, BLOCK_K)
-    for _ in range(full):
-        x = product(q_tile, load_tile(k_place, None, D), PRECISION)
-        if CAPPED:
-            x = capped(x, score)
-        v_tile = load_tile(v_place, None, E)
-        m_row, l_row, acc_tile = softmax_step(x, factor, v_tile, m_row, l_row, acc_tile, False, PRECISION)
-        k_place, v_place = moved(k_place, BLOCK_K * k.row), moved(v_place, BLOCK_K * v.row)
-    PIECE: tl.constexpr = piece_of(BLOCK_K)
-    TURNS: tl.constexpr = BLOCK_K // PIECE
-    for masked in tl.range(TURNS * (steps - full), num_stages=1):
-        key_start = start + tl.where(masked < TURNS * before, 0, full) * BLOCK_K + masked * PIECE
-        key = key_start + tl.arange(0, PIECE)
-        alive = alive_at(seen, key)
-        x = product(q_tile, load_tile(tile_at(k, batch, key_head, key_start, D, PIECE), alive, D), PRECISION)
-        if CAPPED:
-            x = capped(x, score)
-        lo, hi = bounds_at(seen, row, AGAIN=True)
-        x = tl.where((key[None, :] >= lo[:, None]) & (key[None, :] < hi[:, None]), x, -float("inf"))
-        v_tile = load_tile(tile_at(v, batch, key_head, key_start, E, PIECE), alive_at(seen, key, AGAIN=True), E)
-        m_row, l_row, acc_tile = softmax_step(x, factor, v_tile, m_row, l_row, acc_tile, True, PRECISION)
+    if STEPS != "masked":
+        k_place = tile_at(k, batch, key_head, start + before * BLOCK_K, QK, BLOCK_K)
+        v_place = tile_at(v, batch, key_head, start + before * BLOCK_K, VO, BLOCK_K)
+        for _ in range(full):
+            x = product(q_tile, live, held(k_place, None, QK, HELD), None, QK, PRECISION, HELD)
+            if CAPPED:
+                x = capped(x, score)
+            v_tile = held(v_place, None, VO, HELD)
+            m_row, l_row, acc_tile = softmax_step(
+                x, factor, v_tile, None, m_row, l_row, acc_tile, VO, False, PRECISION, HELD
+            )
+            k_place, v_place = moved(k_place, BLOCK_K * k.row), moved(v_place, BLOCK_K * v.row)
+    if STEPS != "full":
+        PIECE: tl.constexpr = piece_of(BLOCK_K)
+        TURNS: tl.constexpr = BLOCK_K // PIECE
+        for masked in tl.range(TURNS * (steps - full), num_stages=1):
+            key_start = start + tl.where(masked < TURNS * before, 0, full) * BLOCK_K + masked * PIECE
+            key = key_start + tl.arange(0, PIECE)
+            alive = alive_at(seen, key)
+            k_tile = held(tile_at(k, batch, key_head, key_start, QK, PIECE), alive, QK, HELD)
+            x = product(q_tile, live, k_tile, alive, QK, PRECISION, HELD)
+            if CAPPED:
+                x = capped(x, score)
+            lo, hi = bounds_at(seen, row, AGAIN=True)
+            x = tl.where((key[None, :] >= lo[:, None]) & (key[None, :] < hi[:, None]), x, -float("inf"))
+            alive = alive_at(seen, key, AGAIN=True)
+            v_tile = held(tile_at(v, batch, key_head, key_start, VO, PIECE), alive, VO, HELD)
+            m_row, l_row, acc_tile = softmax_step(
+                x, factor, v_tile, alive, m_row, l_row, acc_tile, VO, True, PRECISION, HELD
+            )
 
     row_start = tl.load(entry, volatile=True) * BLOCK_Q  # anew, since addresses that live through the loops may spill
     lo, hi = bounds_at(seen, row_start + tl.arange(0, BLOCK_Q), AGAIN=True)
@@ -117,4 +132,4 @@ def forward_kernel(
     m_row, lost = to_natural(m_row)
     tl.store(rows_at(m, batch, head, row_start, BLOCK_Q), m_row, mask=live)
     tl.store(rows_at(l, batch, head, row_start, BLOCK_Q), l_row * lost, mask=live)
-    store_tile(tile_at(acc, batch, head, row_start, E, BLOCK_Q), scaled(acc_tile, lost), live, E)
+    store_tile(tile_at(acc, batch, head, row_start, VO, BLOCK_Q), scaled(acc_tile, lost), live, VO)

@@ -19,6 +19,8 @@ from ring_worker.attention.kernels.triton_launch import DTYPES, launch, rows_of,
 from ring_worker.attention.kernels.triton_tiles import LOG2E, Rows
 from ring_worker.attention.kernels.tuning import Choices, Work, cache_file
 
+ROW_STRIDES = 2**31 // 256  # a tile has at most 256 rows, tuned ones included
+
 
 class TritonKernel:
     """See `Kernel`. For bf16, fp16 and fp32 on a GPU, and on the CPU under Triton's interpreter.
@@ -35,11 +37,13 @@ class TritonKernel:
     def forward(self, q_BHQD: Tensor, block: Block, carry: Carry) -> None:
         _check(q_BHQD, block)
         state = [_written(name, getattr(carry, name)) for name in ("acc", "m", "l")]
-        self._launch("forward", q_BHQD, block, [_read(q_BHQD), _read(block.k), _read(block.v), *state])
+        inputs = [_read("q", q_BHQD), _read("k", block.k), _read("v", block.v)]
+        self._launch("forward", q_BHQD, block, [*inputs, *state])
 
     def backward(self, saved: Saved, block: Block, gradients: Gradients) -> None:
         _check(saved.q, block)
-        inputs = [_read(x) for x in (saved.q, block.k, block.v, saved.do)]
+        read = {"q": saved.q, "k": block.k, "v": block.v, "do": saved.do}
+        inputs = [_read(name, x) for name, x in read.items()]
         inputs += [rows_of(saved.lse * LOG2E.value), rows_of(saved.delta * block.scale)]
         dq, dk, dv = (_written(name, getattr(gradients, name)) for name in ("dq", "dk", "dv"))
         self._launch("dq", saved.q, block, [*inputs, dq])
@@ -87,8 +91,8 @@ def _check(q: Tensor, block: Block) -> None:
         raise ValueError(f"scale {block.scale} is not positive; the Triton kernel takes the row maximum before scaling")
 
 
-def _read(x: Tensor) -> Rows:
-    return rows_of(x if x.stride(-1) == 1 else x.contiguous())
+def _read(name: str, x: Tensor) -> Rows:
+    return _within_reach(name, x if x.stride(-1) == 1 else x.contiguous())
 
 
 def _written(name: str, x: Tensor) -> Rows:
@@ -96,4 +100,15 @@ def _written(name: str, x: Tensor) -> Rows:
         raise ValueError(f"{name} is {x.dtype}; the Triton kernel carries fp32")
     if x.ndim == 4 and x.stride(-1) != 1:
         raise ValueError(f"{name} has stride {x.stride(-1)} in its head dim, which must be contiguous")
+    return _within_reach(name, x)
+
+
+def _within_reach(name: str, x: Tensor) -> Rows:
+    """Inside a tile offsets are 32 bits wide."""
+    stride = x.stride(2)
+    if stride >= ROW_STRIDES:
+        raise ValueError(
+            f"{name} has rows {stride} elements apart; the Triton kernel reaches less than {ROW_STRIDES}. "
+            "Hand in a contiguous copy"
+        )
     return rows_of(x)

@@ -6,7 +6,7 @@ Also times a launch, on tensors of its own, since kernels add to what they are g
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf
 from typing import Any
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ring_worker.attention.kernels.interface import Block
-from ring_worker.attention.kernels.spans import Bounds, key_tiles, query_tiles
-from ring_worker.attention.kernels.tile_table import Tile
+from ring_worker.attention.kernels.spans import Bounds, key_tiles, of_steps, query_tiles
+from ring_worker.attention.kernels.tile_table import Part, Tile
 from ring_worker.attention.kernels.triton_backward import dkdv_kernel, dq_kernel
 from ring_worker.attention.kernels.triton_forward import forward_kernel
 from ring_worker.attention.kernels.triton_tiles import Rows, Score, Seen
@@ -37,6 +37,7 @@ class Side:
     keys: int
     tile: Tile
     device: torch.device
+    steps: str = "all"
 
 
 @lru_cache(maxsize=256)
@@ -49,6 +50,7 @@ def seen_for(runs: tuple[Run, ...], side: Side) -> Seen:
         table = key_tiles(host, tile.block_k, tile.block_q)
     else:
         table = query_tiles(host, tile.block_q, tile.block_k)
+    table = of_steps(table, side.steps)
     return Seen(*bounds, torch.from_numpy(table).to(side.device), side.rows, side.keys)
 
 
@@ -67,28 +69,37 @@ def bounds_for(runs: tuple[Run, ...], rows: int, keys: int, device: torch.device
 def launch(work: Work, tile: Tile, q: Tensor, block: Block, tensors: list[Rows]) -> None:
     """Grid: batch x heads first, so that the heads of a group, which share keys, run together."""
     (batch, heads, rows, _), (_, key_heads, keys, _) = q.shape, block.k.shape
-    seen = seen_for(tuple(block.runs), Side(work.kernel, rows, keys, tile, q.device))
+    side = Side(work.kernel, rows, keys, tile, q.device)
     width = batch * (key_heads if work.kernel == "dkdv" else heads)
-    if not width or not len(seen.table):
-        return
-    kernel: Any = KERNELS[work.kernel]
-    with torch.cuda.device_of(q):
-        kernel[(width, len(seen.table))](
-            *tensors,
-            seen,
-            Score(block.scale, block.softcap or 1.0),
-            heads,
-            heads // key_heads,
-            D=work.shape.head,
-            E=work.shape.values,
-            CAPPED=work.capped,
-            PRECISION=tile.precision,
-            BLOCK_Q=tile.block_q,
-            BLOCK_K=tile.block_k,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-            enable_fp_fusion=True,
-        )
+    for part in tile.parts(work.kernel):
+        seen = seen_for(tuple(block.runs), replace(side, steps=part.steps))
+        if not width or not len(seen.table):
+            continue
+        arguments = (*tensors, seen, Score(block.scale, block.softcap or 1.0), heads, heads // key_heads)
+        kernel: Any = KERNELS[work.kernel]
+        with torch.cuda.device_of(q):
+            kernel[(width, len(seen.table))](*arguments, **constants(work, tile, part), **options(tile))
+
+
+def constants(work: Work, tile: Tile, part: Part) -> dict[str, Any]:
+    """What a kernel is compiled for. The audit compiles with the same."""
+    gradients = {"GRADIENTS": part.gradients} if work.kernel == "dkdv" else {}
+    return {
+        "D": work.shape.head,
+        "E": work.shape.values,
+        "CAPPED": work.capped,
+        "PRECISION": tile.precision,
+        "BLOCK_Q": tile.block_q,
+        "BLOCK_K": tile.block_k,
+        "STEPS": part.steps,
+        "HELD": tile.held,
+        "WIDEST": tile.widest,
+        **gradients,
+    }
+
+
+def options(tile: Tile) -> dict[str, Any]:
+    return {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
 
 
 def timer(work: Work, device: torch.device) -> Callable[[Tile], float]:

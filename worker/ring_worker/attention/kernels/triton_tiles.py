@@ -8,6 +8,7 @@ tile's first row are 64 bits wide, since a batch of long sequences passes 2^31 e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import triton
@@ -53,6 +54,45 @@ def part_of(head_size, index):
     return parts[index]
 
 
+@dataclass(frozen=True, slots=True)
+class Dims:
+    """A head size and the widths of its parts."""
+
+    size: int
+    widths: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return "_".join(map(str, (self.size, *self.widths)))
+
+
+@triton.constexpr_function
+def dims_of(head_size, widest):
+    """The two parts of `part_of`, those that are wider than `widest` cut into such."""
+    parts = [part_of(head_size, index) for index in (0, 1)]
+    widths = [min(part, widest) for part in parts if part for _ in range(max(1, part // widest))]
+    return Dims(head_size, tuple(widths))
+
+
+@triton.constexpr_function
+def count_of(dims):
+    return len(dims.widths)
+
+
+@triton.constexpr_function
+def width_of(dims, index):
+    return dims.widths[index]
+
+
+@triton.constexpr_function
+def first_dim(dims, index):
+    return sum(dims.widths[:index])
+
+
+@triton.constexpr_function
+def size_of(dims):
+    return dims.size
+
+
 @triton.constexpr_function
 def piece_of(block):
     """Half of a step, as masked steps are walked, or all of the smallest."""
@@ -79,26 +119,21 @@ def part_at(x, batch, head, start, FIRST: tl.constexpr, WIDTH: tl.constexpr, ROW
 
 
 @triton.jit
-def tile_at(x, batch, head, start, HEAD: tl.constexpr, ROWS: tl.constexpr):
+def tile_at(x, batch, head, start, DIMS: tl.constexpr, ROWS: tl.constexpr):
     """Addresses of a tile, part by part."""
-    MAIN: tl.constexpr = part_of(HEAD, 0)
-    REST: tl.constexpr = part_of(HEAD, 1)
-    if REST == 0:
-        return (part_at(x, batch, head, start, 0, MAIN, ROWS),)
-    else:
-        return (
-            part_at(x, batch, head, start, 0, MAIN, ROWS),
-            part_at(x, batch, head, start, MAIN, REST, ROWS),
-        )
+    places = ()
+    for i in tl.static_range(count_of(DIMS)):
+        places = places + (part_at(x, batch, head, start, first_dim(DIMS, i), width_of(DIMS, i), ROWS),)  # type: ignore[assignment]  # noqa: RUF005
+    return places
 
 
 @triton.jit
 def moved(places, by):
     """Addresses `by` elements further on."""
-    if len(places) == 1:
-        return (places[0] + by,)
-    else:
-        return (places[0] + by, places[1] + by)
+    further = ()
+    for i in tl.static_range(len(places)):
+        further = further + (places[i] + by,)  # type: ignore[assignment]  # noqa: RUF005
+    return further
 
 
 @triton.jit
@@ -113,30 +148,27 @@ def part_mask(alive, FIRST: tl.constexpr, WIDTH: tl.constexpr, HEAD: tl.constexp
 
 
 @triton.jit
-def load_part(place, alive, FIRST: tl.constexpr, WIDTH: tl.constexpr, HEAD: tl.constexpr):
+def load_part(place, alive, FIRST: tl.constexpr, WIDTH: tl.constexpr, HEAD: tl.constexpr, AGAIN: tl.constexpr):
     mask = part_mask(alive, FIRST, WIDTH, HEAD)
-    return tl.load(place) if mask is None else tl.load(place, mask=mask, other=0.0)
+    return tl.load(place, volatile=AGAIN) if mask is None else tl.load(place, mask=mask, other=0.0, volatile=AGAIN)
 
 
 @triton.jit
-def load_tile(places, alive, HEAD: tl.constexpr):
-    """A tile; 0 where there is nothing. `alive` as in `part_mask`."""
-    MAIN: tl.constexpr = part_of(HEAD, 0)
-    REST: tl.constexpr = part_of(HEAD, 1)
-    if REST == 0:
-        return (load_part(places[0], alive, 0, MAIN, HEAD),)
-    else:
-        return load_part(places[0], alive, 0, MAIN, HEAD), load_part(places[1], alive, MAIN, REST, HEAD)
+def load_tile(places, alive, DIMS: tl.constexpr, AGAIN: tl.constexpr = False):
+    """A tile; 0 where there is nothing. `alive` as in `part_mask`, AGAIN as in `bounds_at`."""
+    tile = ()
+    for i in tl.static_range(count_of(DIMS)):
+        part = load_part(places[i], alive, first_dim(DIMS, i), width_of(DIMS, i), size_of(DIMS), AGAIN)
+        tile = tile + (part,)  # type: ignore[assignment]  # noqa: RUF005
+    return tile
 
 
 @triton.jit
-def store_tile(places, tile, alive, HEAD: tl.constexpr):
+def store_tile(places, tile, alive, DIMS: tl.constexpr):
     """Store rows that are alive."""
-    MAIN: tl.constexpr = part_of(HEAD, 0)
-    REST: tl.constexpr = part_of(HEAD, 1)
-    tl.store(places[0], tile[0], mask=part_mask(alive, 0, MAIN, HEAD))
-    if REST > 0:
-        tl.store(places[1], tile[1], mask=part_mask(alive, MAIN, REST, HEAD))
+    for i in tl.static_range(count_of(DIMS)):
+        mask = part_mask(alive, first_dim(DIMS, i), width_of(DIMS, i), size_of(DIMS))
+        tl.store(places[i], tile[i], mask=mask)
 
 
 @triton.jit
@@ -155,34 +187,53 @@ def input_precision(precision):
 
 
 @triton.jit
-def product(a, b, PRECISION: tl.constexpr):
-    """a bᵀ, summed over the parts of both: [rows of a, rows of b]."""
-    s = tl.dot(a[0], b[0].T, input_precision=input_precision(PRECISION))
-    if len(a) > 1:
-        s = tl.dot(a[1], b[1].T, s, input_precision=input_precision(PRECISION))
+def held(places, alive, DIMS: tl.constexpr, HELD: tl.constexpr):
+    """What the products below take: a tile, or, if not HELD, its addresses, which they read part by part."""
+    if HELD:
+        places = load_tile(places, alive, DIMS)
+    return places
+
+
+@triton.jit
+def read_part(x, alive, DIMS: tl.constexpr, INDEX: tl.constexpr, HELD: tl.constexpr):
+    """One part of what `held` gave. Not HELD: never two at once, since they would not fit into registers."""
+    if HELD:
+        part = x[INDEX]
+    else:
+        tl.debug_barrier()
+        part = load_part(x[INDEX], alive, first_dim(DIMS, INDEX), width_of(DIMS, INDEX), size_of(DIMS), True)
+    return part
+
+
+@triton.jit
+def product(a, a_alive, b, b_alive, DIMS: tl.constexpr, PRECISION: tl.constexpr, HELD: tl.constexpr):
+    """a bᵀ, summed over the parts of both: [rows of a, rows of b]. Both as `held` gave them."""
+    x, y = read_part(a, a_alive, DIMS, 0, HELD), read_part(b, b_alive, DIMS, 0, HELD)
+    s = tl.dot(x, y.T, input_precision=input_precision(PRECISION))
+    for i in tl.static_range(1, count_of(DIMS)):
+        x, y = read_part(a, a_alive, DIMS, i, HELD), read_part(b, b_alive, DIMS, i, HELD)
+        s = tl.dot(x, y.T, s, input_precision=input_precision(PRECISION))
     return s
 
 
 @triton.jit
-def add_product(acc, p, x, PRECISION: tl.constexpr):
-    """acc + p x for every part of x. `p` [rows, rows of x] is rounded to the dtype of x."""
-    p = narrowed(p, x[0].dtype, PRECISION)
-    if len(acc) == 1:
-        return (tl.dot(p, x[0], acc[0], input_precision=input_precision(PRECISION)),)
-    else:
-        return (
-            tl.dot(p, x[0], acc[0], input_precision=input_precision(PRECISION)),
-            tl.dot(p, x[1], acc[1], input_precision=input_precision(PRECISION)),
-        )
+def add_product(acc, p, x, alive, DIMS: tl.constexpr, PRECISION: tl.constexpr, HELD: tl.constexpr):
+    """acc + p x for every part of x, as `held` gave it. `p` [rows, rows of x] is rounded to the dtype of x."""
+    p = narrowed(p, x[0].dtype.scalar if HELD else x[0].dtype.element_ty, PRECISION)
+    total = ()
+    for i in tl.static_range(count_of(DIMS)):
+        part = tl.dot(p, read_part(x, alive, DIMS, i, HELD), acc[i], input_precision=input_precision(PRECISION))
+        total = total + (part,)  # type: ignore[assignment]  # noqa: RUF005
+    return total
 
 
 @triton.jit
 def scaled(acc, factor):
     """Each row of a tile by its factor."""
-    if len(acc) == 1:
-        return (acc[0] * factor[:, None],)
-    else:
-        return acc[0] * factor[:, None], acc[1] * factor[:, None]
+    tile = ()
+    for i in tl.static_range(len(acc)):
+        tile = tile + (acc[i] * factor[:, None],)  # type: ignore[assignment]  # noqa: RUF005
+    return tile
 
 
 @triton.jit
