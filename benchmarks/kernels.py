@@ -71,7 +71,7 @@ def shipped() -> list[Build]:
         for shape in ROWS
         for target in TARGETS
         for kernel in KERNELS
-        for tile in [tile_for(kernel, shape, dtype, target)]
+        for tile in [tile_for(kernel, shape, dtype, target, capped)]
         for part in tile.parts(kernel)
     ]
 

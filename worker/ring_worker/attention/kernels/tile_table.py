@@ -182,7 +182,7 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
             (128, 32, 4, 3),  # 64
             (128, 64, 8, 2),  # 80
             (128, 64, 8, 2),  # 96
-            (128, 64, 4, 2, "apart"),  # 128
+            (128, 64, 8, 2, "apart"),  # 128
             (128, 64, 8, 2),  # 192:128
             (128, 64, 8, 2),  # 192
             (64, 32, 8, 2),  # 256
@@ -335,7 +335,7 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
             (32, 32, 8, 1),  # 64
             (16, 16, 4, 1),  # 80
             (16, 16, 4, 1),  # 96
-            (16, 16, 8, 1, "parts"),  # 128
+            (16, 16, 8, 1, "parts ieee halves"),  # 128
             (16, 16, 8, 1, "parts ieee halves"),  # 192:128
             (16, 16, 8, 1, "parts ieee halves"),  # 192
             (16, 16, 8, 1, "parts ieee halves"),  # 256
@@ -377,6 +377,8 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
         ),
     },
 }
+# Where a soft cap, compiled in, wants more registers than the row's tile leaves.
+CAPPED: Mapping[tuple[str, str, Shape], Entry] = {("sm_80", "dkdv", Shape(128, 128)): (64, 64, 8, 2)}
 
 
 def target_of(capability: tuple[int, int] | None, hip: bool) -> str:
@@ -400,10 +402,13 @@ def row_for(shape: Shape) -> Shape:
     return next(row for row in ROWS if row.head >= head and row.values >= values)
 
 
-def tile_for(kernel: str, shape: Shape, dtype: str, target: str) -> Tile:
-    """`kernel`: one of KERNELS. `dtype`: one of DTYPES."""
-    table = SINGLE if dtype == "fp32" else HALF
-    block_q, block_k, warps, stages, *words = table[target][kernel][row_for(shape)]
+def tile_for(kernel: str, shape: Shape, dtype: str, target: str, capped: bool = False) -> Tile:
+    """`kernel`: one of KERNELS. `dtype`: one of DTYPES. `capped`: with a soft cap."""
+    row = row_for(shape)
+    entry = (SINGLE if dtype == "fp32" else HALF)[target][kernel][row]
+    if capped and dtype != "fp32":
+        entry = CAPPED.get((target, kernel, row), entry)
+    block_q, block_k, warps, stages, *words = entry
     also = set(words[0].split()) if words else set()
     precision = "ieee" if "ieee" in also else _precision(dtype, target)
     ways = ("apart" in also, "halves" in also, "parts" not in also)

@@ -55,7 +55,7 @@ class TritonKernel:
         launch(work, self._tile(work, q.device), q, block, tensors)
 
     def _tile(self, work: Work, device: torch.device) -> Tile:
-        row = tile_for(work.kernel, work.shape, work.dtype, work.target)
+        row = tile_for(work.kernel, work.shape, work.dtype, work.target, work.capped)
         if not self.tune or device.type != "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
             return row
         return _choices(device).tile(work, row, lambda: timer(work, device))
