@@ -9,17 +9,6 @@ from ring_worker.attention.layout import Range
 Ranges = tuple[Range, ...]
 
 
-def union(ranges: Iterable[Range]) -> Ranges:
-    """Any ranges, in any order."""
-    found: list[Range] = []
-    for start, stop in sorted(r for r in ranges if r.size > 0):
-        if found and start <= found[-1].stop:
-            found[-1] = Range(found[-1].start, max(stop, found[-1].stop))
-        else:
-            found.append(Range(start, stop))
-    return tuple(found)
-
-
 def common(a: Ranges, b: Ranges) -> Ranges:
     """What is in both."""
     if a == b:

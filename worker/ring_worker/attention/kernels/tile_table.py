@@ -6,7 +6,8 @@ products. sm_80 stays below 99 KiB, so that it also fits its smaller relatives (
 there measures the tiles around these (`tuning`).
 
 fp32 products are made of three products of tf32 on NVIDIA ("tf32x3", exact to about 2^-21), and by gfx942 itself; the
-operands stand in registers, some of them twice, hence tiles of 16 rows. On gfx942, which has no instruction to round to
+operands stand in registers, some of them twice, hence tiles of 16 rows, and where those spill, too, products of fused
+multiply-adds without matrix instructions ("ieee"). On gfx942, which has no instruction to round to
 bf16, that is done by integer arithmetic ("bits").
 """
 
@@ -235,112 +236,61 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
         ),
     },
 }
+# fp32 on NVIDIA, and where sm_80 and sm_100 differ from sm_90.
+_SINGLE_90: Mapping[str, Widths] = {
+    "forward": _rows(
+        (32, 32, 8, 1),  # 16
+        (32, 32, 8, 1),  # 32
+        (32, 32, 8, 1),  # 64
+        (16, 32, 8, 1),  # 80
+        (16, 32, 8, 1),  # 96
+        (16, 32, 8, 1),  # 128
+        (16, 16, 8, 1, "parts ieee"),  # 192:128
+        (16, 16, 8, 1, "parts ieee"),  # 192
+        (16, 16, 8, 1, "parts ieee"),  # 256
+    ),
+    "dq": _rows(
+        (16, 32, 4, 1),  # 16
+        (16, 32, 4, 1),  # 32
+        (16, 32, 4, 1),  # 64
+        (16, 16, 4, 1),  # 80
+        (16, 16, 4, 1),  # 96
+        (16, 16, 8, 1, "parts ieee"),  # 128
+        (16, 16, 8, 1, "parts ieee"),  # 192:128
+        (16, 16, 8, 1, "parts ieee"),  # 192
+        (16, 16, 8, 1, "parts ieee"),  # 256
+    ),
+    "dkdv": _rows(
+        (32, 32, 8, 1),  # 16
+        (32, 32, 8, 1),  # 32
+        (32, 32, 8, 1),  # 64
+        (16, 16, 4, 1),  # 80
+        (16, 16, 4, 1),  # 96
+        (16, 16, 8, 1, "parts"),  # 128
+        (16, 16, 8, 1, "parts ieee halves"),  # 192:128
+        (16, 16, 8, 1, "parts ieee halves"),  # 192
+        (16, 16, 8, 1, "parts ieee halves"),  # 256
+    ),
+}
+_BY_PARTS = (16, 16, 8, 1, "parts ieee")
+_SINGLE_80: Mapping[str, Widths] = {
+    "forward": {
+        **_SINGLE_90["forward"],
+        Shape(80, 80): (16, 32, 4, 1),
+        Shape(96, 96): _BY_PARTS,
+        Shape(128, 128): (16, 32, 4, 1),
+    },
+    "dq": {**_SINGLE_90["dq"], Shape(128, 128): (16, 16, 8, 1, "parts")},
+    "dkdv": _SINGLE_90["dkdv"],
+}
+_SINGLE_100: Mapping[str, Widths] = {
+    **_SINGLE_90,
+    "dkdv": {**_SINGLE_90["dkdv"], Shape(128, 128): (16, 16, 8, 1, "parts ieee halves")},
+}
 SINGLE: Mapping[str, Mapping[str, Widths]] = {
-    "sm_80": {
-        "forward": _rows(
-            (32, 32, 8, 1),  # 16
-            (32, 32, 8, 1),  # 32
-            (32, 32, 8, 1),  # 64
-            (16, 32, 4, 1),  # 80
-            (16, 16, 8, 1, "parts ieee"),  # 96
-            (16, 32, 4, 1),  # 128
-            (16, 16, 8, 1, "parts ieee"),  # 192:128
-            (16, 16, 8, 1, "parts ieee"),  # 192
-            (16, 16, 8, 1, "parts ieee"),  # 256
-        ),
-        "dq": _rows(
-            (16, 32, 4, 1),  # 16
-            (16, 32, 4, 1),  # 32
-            (16, 32, 4, 1),  # 64
-            (16, 16, 4, 1),  # 80
-            (16, 16, 4, 1),  # 96
-            (16, 16, 8, 1, "parts"),  # 128
-            (16, 16, 8, 1, "parts ieee"),  # 192:128
-            (16, 16, 8, 1, "parts ieee"),  # 192
-            (16, 16, 8, 1, "parts ieee"),  # 256
-        ),
-        "dkdv": _rows(
-            (32, 32, 8, 1),  # 16
-            (32, 32, 8, 1),  # 32
-            (32, 32, 8, 1),  # 64
-            (16, 16, 4, 1),  # 80
-            (16, 16, 4, 1),  # 96
-            (16, 16, 8, 1, "parts"),  # 128
-            (16, 16, 8, 1, "parts ieee halves"),  # 192:128
-            (16, 16, 8, 1, "parts ieee halves"),  # 192
-            (16, 16, 8, 1, "parts ieee halves"),  # 256
-        ),
-    },
-    "sm_90": {
-        "forward": _rows(
-            (32, 32, 8, 1),  # 16
-            (32, 32, 8, 1),  # 32
-            (32, 32, 8, 1),  # 64
-            (16, 32, 8, 1),  # 80
-            (16, 32, 8, 1),  # 96
-            (16, 32, 8, 1),  # 128
-            (16, 16, 8, 1, "parts ieee"),  # 192:128
-            (16, 16, 8, 1, "parts ieee"),  # 192
-            (16, 16, 8, 1, "parts ieee"),  # 256
-        ),
-        "dq": _rows(
-            (16, 32, 4, 1),  # 16
-            (16, 32, 4, 1),  # 32
-            (16, 32, 4, 1),  # 64
-            (16, 16, 4, 1),  # 80
-            (16, 16, 4, 1),  # 96
-            (16, 16, 8, 1, "parts ieee"),  # 128
-            (16, 16, 8, 1, "parts ieee"),  # 192:128
-            (16, 16, 8, 1, "parts ieee"),  # 192
-            (16, 16, 8, 1, "parts ieee"),  # 256
-        ),
-        "dkdv": _rows(
-            (32, 32, 8, 1),  # 16
-            (32, 32, 8, 1),  # 32
-            (32, 32, 8, 1),  # 64
-            (16, 16, 4, 1),  # 80
-            (16, 16, 4, 1),  # 96
-            (16, 16, 8, 1, "parts"),  # 128
-            (16, 16, 8, 1, "parts ieee halves"),  # 192:128
-            (16, 16, 8, 1, "parts ieee halves"),  # 192
-            (16, 16, 8, 1, "parts ieee halves"),  # 256
-        ),
-    },
-    "sm_100": {
-        "forward": _rows(
-            (32, 32, 8, 1),  # 16
-            (32, 32, 8, 1),  # 32
-            (32, 32, 8, 1),  # 64
-            (16, 32, 8, 1),  # 80
-            (16, 32, 8, 1),  # 96
-            (16, 32, 8, 1),  # 128
-            (16, 16, 8, 1, "parts ieee"),  # 192:128
-            (16, 16, 8, 1, "parts ieee"),  # 192
-            (16, 16, 8, 1, "parts ieee"),  # 256
-        ),
-        "dq": _rows(
-            (16, 32, 4, 1),  # 16
-            (16, 32, 4, 1),  # 32
-            (16, 32, 4, 1),  # 64
-            (16, 16, 4, 1),  # 80
-            (16, 16, 4, 1),  # 96
-            (16, 16, 8, 1, "parts ieee"),  # 128
-            (16, 16, 8, 1, "parts ieee"),  # 192:128
-            (16, 16, 8, 1, "parts ieee"),  # 192
-            (16, 16, 8, 1, "parts ieee"),  # 256
-        ),
-        "dkdv": _rows(
-            (32, 32, 8, 1),  # 16
-            (32, 32, 8, 1),  # 32
-            (32, 32, 8, 1),  # 64
-            (16, 16, 4, 1),  # 80
-            (16, 16, 4, 1),  # 96
-            (16, 16, 8, 1, "parts ieee halves"),  # 128
-            (16, 16, 8, 1, "parts ieee halves"),  # 192:128
-            (16, 16, 8, 1, "parts ieee halves"),  # 192
-            (16, 16, 8, 1, "parts ieee halves"),  # 256
-        ),
-    },
+    "sm_80": _SINGLE_80,
+    "sm_90": _SINGLE_90,
+    "sm_100": _SINGLE_100,
     "gfx942": {
         "forward": _rows(
             (32, 32, 8, 1),  # 16
