@@ -61,7 +61,9 @@ class PretendCluster:
         made = plan(self.job, machines_of(self.job.spec))
         place = cluster_place(self.job, UID, "worker:1")
         pods = self.facts()
-        answers = {name: Answer(status, self._silence(name)) for name, status in self.agents.items() if name in self.pods}
+        answers = {
+            name: Answer(status, self._silence(name)) for name, status in self.agents.items() if name in self.pods
+        }
         return View(
             identity=Identity(UID, "team", self.job.name, 1, restart_request=self.restart),
             job=self.job,

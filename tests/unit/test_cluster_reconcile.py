@@ -363,5 +363,3 @@ def test_whatever_breaks_a_job_that_makes_progress_runs_again(faults: list[tuple
             there.end(name, 0)
         there.settle()
         assert there.status.state == "Succeeded"
-
-

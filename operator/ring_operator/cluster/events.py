@@ -37,7 +37,8 @@ class Events:
             await self._api.merge(path, {"count": count, "lastTimestamp": now})
         else:
             await self._api.create(
-                paths.collection("Event", job.namespace), {**body, "count": 1, "firstTimestamp": now, "lastTimestamp": now}
+                paths.collection("Event", job.namespace),
+                {**body, "count": 1, "firstTimestamp": now, "lastTimestamp": now},
             )
         self._counts[name] = count
         while len(self._counts) > _REMEMBERED:

@@ -145,7 +145,9 @@ class Controller:
         await self._learn_table(memo)
         outcome = reconcile(self._view(memo, memo.planned))
         if outcome.acts or outcome.status != memo.status:
-            log.debug("%s/%s: %s %s", *memo.identity.key, outcome.status.state, [type(a).__name__ for a in outcome.acts])
+            log.debug(
+                "%s/%s: %s %s", *memo.identity.key, outcome.status.state, [type(a).__name__ for a in outcome.acts]
+            )
         later = await self._write(memo, outcome)
         pods = {pod.name: pod for pod in self._parts.stores.pods_of(memo.identity.key)}
         await self._actor.carry_out(outcome.acts, Work(memo.identity, pods, lambda act: _published(memo, act)))

@@ -16,7 +16,9 @@ def suspended(view: View) -> Outcome:
     """Every pod is told to end, which lets its ranks save a checkpoint. The epoch is over, its counters stay."""
     epoch = view.wanted_epoch + view.published
     status = view.status.model_copy(update={"epoch": epoch, "start_time": None})
-    told = () if is_true(view.status, "Suspended") else (Tell("Normal", "Suspended", "ranks save a checkpoint and end"),)
+    told = (
+        () if is_true(view.status, "Suspended") else (Tell("Normal", "Suspended", "ranks save a checkpoint and end"),)
+    )
     withdrawn = dataclasses.replace(view, status=status)
     return Outcome(paused(withdrawn), (*told, *_deletions(view)))
 

@@ -150,7 +150,9 @@ def _running(view: View, at_work: int) -> Finding:
     if view.published and at_work == nodes:
         return Finding(c.RUNNING, True, "RanksRun", f"epoch {epoch}: {view.plan.world_size} ranks on {nodes} nodes")
     if view.published:
-        return Finding(c.RUNNING, False, "RanksStart", f"epoch {epoch}: {at_work} of {nodes} pods have started their ranks")
+        return Finding(
+            c.RUNNING, False, "RanksStart", f"epoch {epoch}: {at_work} of {nodes} pods have started their ranks"
+        )
     waiting = len(view.answers)
     reason = "Restarting" if epoch > 1 else "Preparing"
     return Finding(c.RUNNING, False, reason, f"epoch {epoch}: {waiting} of {nodes} agents wait for it")
