@@ -19,7 +19,7 @@ from ring_operator.spec import (
     unsupported,
 )
 from ring_operator.spec.rules import RULES
-from ring_operator.spec.unsupported import GAPS
+from ring_operator.spec.unsupported import CLUSTER_ONLY, GAPS
 
 
 def test_the_shortest_manifest_is_enough_and_everything_else_has_a_default():
@@ -545,9 +545,13 @@ _NOT_BUILT = {
     "training.offload": {"training.offload": "host"},
     "training.schedule.kind": {"training.schedule.kind": "wsd"},
     "evaluation.needle": {"evaluation.needle": {"lengths": [1024]}},
-    "placement": {"placement.excludeNodes": ["n1"]},
+    "placement": {"placement": {"mode": "scheduler", "excludeNodes": ["n1"]}},
     "gang": {"gang.queue": "team-a"},
+}
+_FOR_A_CLUSTER = {
+    "placement.excludeNodes": {"placement.excludeNodes": ["n1"]},
     "recovery.excludeNodeAfter": {"recovery.excludeNodeAfter": 5},
+    "workers.disruptionBudget": {"workers.disruptionBudget": True},
     "managedBy": {"managedBy": "example.org/other"},
     "suspend": {"suspend": True},
     "activeDeadlineSeconds": {"activeDeadlineSeconds": 60},
@@ -563,6 +567,16 @@ def test_what_is_not_built_yet_is_valid_and_refused_by_name(gap):
     assert found[0].remedy
 
 
+@pytest.mark.parametrize("gap", CLUSTER_ONLY, ids=lambda gap: gap.path)
+def test_what_only_an_operator_does_is_refused_on_this_machine_alone(gap):
+    work = job(_FOR_A_CLUSTER[gap.path])
+    found = unsupported(work, machine=True)
+    assert [f.path for f in found] == [f"spec.{gap.path}"]
+    assert found[0].message.endswith("is for jobs on a cluster")
+    assert found[0].remedy
+    assert unsupported(work) == ()
+
+
 def test_the_shortest_manifest_asks_for_nothing_that_is_not_built():
-    assert unsupported(job()) == ()
+    assert unsupported(job(), machine=True) == ()
     assert check({}).faults == ()

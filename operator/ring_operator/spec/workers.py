@@ -201,6 +201,8 @@ class Workers(Section):
     """Size of /dev/shm, kept in RAM."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """Time to save a checkpoint when a pod is told to stop."""
+    disruption_budget: bool = False
+    """Whether voluntary evictions of pods, as when a node is drained, are refused while the job runs."""
 
 
 class Within(Section):
