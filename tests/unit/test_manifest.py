@@ -56,9 +56,14 @@ def test_the_shortest_manifest_is_enough_and_everything_else_has_a_default():
         ("workers.sharedMemory", "much", "much does not have the form", ""),
         ("workers.nodeSelector", {"disk": True}, "true is not a string; put it in quotes", ""),
         ("workers.nodeSelector", {"a b": "c"}, "a b is not a name that can stand here", ""),
+        ("workers.nodeSelector", {"k" * 64: "c"}, "is not a name that can stand here", ""),
+        ("workers.priorityClassName", "a..b", "a..b does not have the form", ""),
+        ("workers.image", "two words", "two words does not have the form", ""),
+        ("workers.resources", {"limits": {"cpu": 0.5}}, "0.5 is not a string; put it in quotes", ""),
+        ("workers.resources", {"limits": {"cpu": 2**63}}, "is not a string; put it in quotes", ""),
         ("metadata.name", "Big_Name", "Big_Name does not have the form", ""),
         ("metadata.name", "n" * 53, "has more than the 52 characters allowed", ""),
-        ("placement.levels", "rack", "rack is not auto", "Take auto."),
+        ("placement.levels", "rack", "rack is not a list", "Node label keys"),
         ("model.attention.softCap", 0, "0 is not more than 0", "Bound c of the scores"),
         ("parallelism.innerRing", 0, "0 is less than the least allowed, 1", ""),
         ("training.recompute", "outputs", "outputs is none of auto, none, attention, output", "Did you mean output?"),
@@ -190,7 +195,7 @@ _ODD_HEADS = {"layers": 2, "hidden": 64, "heads": 4, "kvHeads": 3, "feedForward"
         (
             {"workers.volumes": [{**STORAGE, "mountPath": "/a/../b"}]},
             "workers.volumes[0].mountPath",
-            "/a/../b has . or .. in it",
+            "/a/../b has //, . or .. in it",
             "Write the path out.",
         ),
         (
@@ -242,6 +247,7 @@ _ODD_HEADS = {"layers": 2, "hidden": 64, "heads": 4, "kvHeads": 3, "feedForward"
             "include and exclude choose files of path or builtin",
             "Leave them out.",
         ),
+        ({"data.prepared": "/a//x"}, "data.prepared", "/a//x has //, . or .. in it", "Write the path out."),
         ({"data.prepared": "/tmp/x"}, "data.prepared", "/tmp/x collides with /tmp", "Take another path."),
         (
             {"data.heldOut": {"fraction": 0}},
@@ -263,7 +269,7 @@ _ODD_HEADS = {"layers": 2, "hidden": 64, "heads": 4, "kvHeads": 3, "feedForward"
         ),
         ({"checkpoint.resume": "newest"}, "checkpoint.resume", "'newest' is neither latest nor none", "Take latest"),
         ({"checkpoint.path": "/"}, "checkpoint.path", "/ collides with /etc/ring", "Take another path."),
-        ({"checkpoint.path": "/a/./b"}, "checkpoint.path", "has . or .. in it", "Write the path out."),
+        ({"checkpoint.path": "/a/./b"}, "checkpoint.path", "has //, . or .. in it", "Write the path out."),
         (
             {"workers.volumes": [{**STORAGE, "readOnly": True}]},
             "checkpoint.path",
