@@ -19,7 +19,7 @@ from ring_operator.spec import (
     unsupported,
 )
 from ring_operator.spec.rules import RULES
-from ring_operator.spec.unsupported import GAPS
+from ring_operator.spec.unsupported import CLUSTER_ONLY, GAPS
 
 
 def test_the_shortest_manifest_is_enough_and_everything_else_has_a_default():
@@ -56,9 +56,14 @@ def test_the_shortest_manifest_is_enough_and_everything_else_has_a_default():
         ("workers.sharedMemory", "much", "much does not have the form", ""),
         ("workers.nodeSelector", {"disk": True}, "true is not a string; put it in quotes", ""),
         ("workers.nodeSelector", {"a b": "c"}, "a b is not a name that can stand here", ""),
+        ("workers.nodeSelector", {"k" * 64: "c"}, "is not a name that can stand here", ""),
+        ("workers.priorityClassName", "a..b", "a..b does not have the form", ""),
+        ("workers.image", "two words", "two words does not have the form", ""),
+        ("workers.resources", {"limits": {"cpu": 0.5}}, "0.5 is not a string; put it in quotes", ""),
+        ("workers.resources", {"limits": {"cpu": 2**63}}, "is not a string; put it in quotes", ""),
         ("metadata.name", "Big_Name", "Big_Name does not have the form", ""),
         ("metadata.name", "n" * 53, "has more than the 52 characters allowed", ""),
-        ("placement.levels", "rack", "rack is not auto", "Take auto."),
+        ("placement.levels", "rack", "rack is not a list", "Node label keys"),
         ("model.attention.softCap", 0, "0 is not more than 0", "Bound c of the scores"),
         ("parallelism.innerRing", 0, "0 is less than the least allowed, 1", ""),
         ("training.recompute", "outputs", "outputs is none of auto, none, attention, output", "Did you mean output?"),
@@ -190,7 +195,7 @@ _ODD_HEADS = {"layers": 2, "hidden": 64, "heads": 4, "kvHeads": 3, "feedForward"
         (
             {"workers.volumes": [{**STORAGE, "mountPath": "/a/../b"}]},
             "workers.volumes[0].mountPath",
-            "/a/../b has . or .. in it",
+            "/a/../b has //, . or .. in it",
             "Write the path out.",
         ),
         (
@@ -242,6 +247,7 @@ _ODD_HEADS = {"layers": 2, "hidden": 64, "heads": 4, "kvHeads": 3, "feedForward"
             "include and exclude choose files of path or builtin",
             "Leave them out.",
         ),
+        ({"data.prepared": "/a//x"}, "data.prepared", "/a//x has //, . or .. in it", "Write the path out."),
         ({"data.prepared": "/tmp/x"}, "data.prepared", "/tmp/x collides with /tmp", "Take another path."),
         (
             {"data.heldOut": {"fraction": 0}},
@@ -263,7 +269,7 @@ _ODD_HEADS = {"layers": 2, "hidden": 64, "heads": 4, "kvHeads": 3, "feedForward"
         ),
         ({"checkpoint.resume": "newest"}, "checkpoint.resume", "'newest' is neither latest nor none", "Take latest"),
         ({"checkpoint.path": "/"}, "checkpoint.path", "/ collides with /etc/ring", "Take another path."),
-        ({"checkpoint.path": "/a/./b"}, "checkpoint.path", "has . or .. in it", "Write the path out."),
+        ({"checkpoint.path": "/a/./b"}, "checkpoint.path", "has //, . or .. in it", "Write the path out."),
         (
             {"workers.volumes": [{**STORAGE, "readOnly": True}]},
             "checkpoint.path",
@@ -545,9 +551,13 @@ _NOT_BUILT = {
     "training.offload": {"training.offload": "host"},
     "training.schedule.kind": {"training.schedule.kind": "wsd"},
     "evaluation.needle": {"evaluation.needle": {"lengths": [1024]}},
-    "placement": {"placement.excludeNodes": ["n1"]},
+    "placement": {"placement": {"mode": "scheduler", "excludeNodes": ["n1"]}},
     "gang": {"gang.queue": "team-a"},
+}
+_FOR_A_CLUSTER = {
+    "placement.excludeNodes": {"placement.excludeNodes": ["n1"]},
     "recovery.excludeNodeAfter": {"recovery.excludeNodeAfter": 5},
+    "workers.disruptionBudget": {"workers.disruptionBudget": True},
     "managedBy": {"managedBy": "example.org/other"},
     "suspend": {"suspend": True},
     "activeDeadlineSeconds": {"activeDeadlineSeconds": 60},
@@ -563,6 +573,16 @@ def test_what_is_not_built_yet_is_valid_and_refused_by_name(gap):
     assert found[0].remedy
 
 
+@pytest.mark.parametrize("gap", CLUSTER_ONLY, ids=lambda gap: gap.path)
+def test_what_only_an_operator_does_is_refused_on_this_machine_alone(gap):
+    work = job(_FOR_A_CLUSTER[gap.path])
+    found = unsupported(work, machine=True)
+    assert [f.path for f in found] == [f"spec.{gap.path}"]
+    assert found[0].message.endswith("is for jobs on a cluster")
+    assert found[0].remedy
+    assert unsupported(work) == ()
+
+
 def test_the_shortest_manifest_asks_for_nothing_that_is_not_built():
-    assert unsupported(job()) == ()
+    assert unsupported(job(), machine=True) == ()
     assert check({}).faults == ()

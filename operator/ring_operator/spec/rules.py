@@ -130,8 +130,8 @@ def under(path: str, folder: str) -> bool:
 
 def _free_path(value: str, path: str) -> Faults:
     """A folder in a pod that is written out and that nothing else has."""
-    if any(part in (".", "..") for part in value.split("/")):
-        yield Fault(path, f"{value} has . or .. in it", "Write the path out.")
+    if "//" in value or any(part in (".", "..") for part in value.split("/")):
+        yield Fault(path, f"{value} has //, . or .. in it", "Write the path out.")
     for reserved in names.RESERVED_PATHS:
         if under(value, reserved) or under(reserved, value):
             yield Fault(path, f"{value} collides with {reserved}, which every pod has for itself", "Take another path.")
