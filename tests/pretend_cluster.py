@@ -171,7 +171,7 @@ class PretendCluster:
         agent, table = self.agents[name], self.table
         if table is not None and table.epoch > agent.epoch and table.member(name) is not None:
             agent = dataclasses.replace(
-                agent, epoch=table.epoch, state=AgentState.RUNNING.value, failed_rank=None, exit_code=None, error=""
+                agent, epoch=table.epoch, state=AgentState.RUNNING.value, progress_age_seconds=0.0, failed_rank=None
             )
             self.agents[name] = agent
 

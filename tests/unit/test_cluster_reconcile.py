@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from job_manifests import STORAGE, job
 from pretend_cluster import PretendCluster
-
 from ring_operator.status.conditions import is_true
 from ring_operator.status.document import JobStatus
 from ring_worker.contract import AgentState, ExitCode
@@ -137,7 +137,7 @@ def test_what_would_fail_again_is_not_tried_again(code: int) -> None:
 
 
 def test_restarts_without_a_newer_checkpoint_end_the_job() -> None:
-    there = running()
+    there = running(**{"recovery.excludeNodeAfter": 0})
     for _ in range(4):
         break_rank(there, "tiny-0", -11)
         there.settle(looks=6)
@@ -229,7 +229,7 @@ def test_a_namesake_on_its_way_out_is_waited_for() -> None:
 
 
 def test_the_deadline_ends_the_job() -> None:
-    there = running(**{"activeDeadlineSeconds": 100})
+    there = running(activeDeadlineSeconds=100)
     there.now += 101
     there.settle()
     assert there.status.state == "Failed"
@@ -239,7 +239,7 @@ def test_the_deadline_ends_the_job() -> None:
 
 
 def test_a_job_is_deleted_some_time_after_its_end() -> None:
-    there = running(1, **{"ttlSecondsAfterFinished": 50})
+    there = running(1, ttlSecondsAfterFinished=50)
     there.end("tiny-0", 0)
     there.settle(looks=3)
     assert not there.deleted

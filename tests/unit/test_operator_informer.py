@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ring_operator.cluster.api import Conflict, Gone, Unavailable
+from ring_operator.cluster.api import ConflictError, GoneError, UnavailableError
 from ring_operator.cluster.informer import Informer
 from ring_operator.cluster.lease import Lease, LeaseName, Pace
 
@@ -89,7 +89,9 @@ def test_a_deletion_that_no_event_told_of_is_told_after_the_next_list() -> None:
     assert informer.relists == 2
 
 
-@pytest.mark.parametrize("error", [Unavailable(0, "reset"), Unavailable(429, "slow down", 0.01), Gone(410, "old")])
+@pytest.mark.parametrize(
+    "error", [UnavailableError(0, "reset"), UnavailableError(429, "slow down", 0.01), GoneError(410, "old")]
+)
 def test_errors_are_waited_out(error: Exception) -> None:
     server = Server([error, [thing("a", 1, "one")], [thing("a", 1, "one")]], [[error]])
     informer, told = follow(server, until=2)
@@ -118,21 +120,21 @@ class LeaseServer:
 
     async def get(self, path: str) -> dict[str, Any]:
         if self.down:
-            raise Unavailable(0, "down")
+            raise UnavailableError(0, "down")
         if self.lease is None:
-            raise Gone(404, "no lease")
+            raise GoneError(404, "no lease")
         return copy.deepcopy(self.lease)
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if self.lease is not None:
-            raise Conflict(409, "exists")
+            raise ConflictError(409, "exists")
         return self._put(body)
 
     async def replace(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if self.down:
-            raise Unavailable(0, "down")
+            raise UnavailableError(0, "down")
         if body["metadata"]["resourceVersion"] != str(self.version):
-            raise Conflict(409, "changed")
+            raise ConflictError(409, "changed")
         return self._put(body)
 
     def _put(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from ring_operator import names
 from ring_operator.cluster import paths
 from ring_operator.cluster.agents import Agents
-from ring_operator.cluster.api import Api, ApiError, Conflict, Gone
+from ring_operator.cluster.api import Api, ApiError, ConflictError, GoneError
 from ring_operator.cluster.events import Events
 from ring_operator.observe.pods import PodFacts
 from ring_operator.reconcile.view import (
@@ -28,7 +28,6 @@ from ring_operator.reconcile.view import (
     Stamp,
     Tell,
 )
-from ring_operator.render import stacks_map
 from ring_operator.status.document import JobStatus
 
 log = logging.getLogger(__name__)
@@ -83,8 +82,19 @@ class Actor:
     async def _create(self, act: Create, work: Work) -> None:
         try:
             await self._api.create(paths.collection("Pod", work.job.namespace), act.manifest)
-        except Conflict as error:
-            log.debug("%s", error)
+        except ConflictError:
+            await self._check_namesake(act, work)
+
+    async def _check_namesake(self, act: Create, work: Work) -> None:
+        """It was created a moment ago and is not seen yet, or it is another's: that must not be passed over."""
+        name = act.manifest["metadata"]["name"]
+        try:
+            there = (await self._api.get(paths.one("Pod", work.job.namespace, name)))["metadata"]
+        except GoneError:
+            return
+        owners = {owner.get("uid") for owner in there.get("ownerReferences") or ()}
+        if work.job.uid not in owners and not there.get("deletionTimestamp"):
+            raise ConflictError(409, f"pod {name} exists and is not of this job; delete it, or name the job otherwise")
 
     async def _delete(self, act: Delete, work: Work) -> None:
         body: dict[str, Any] = {"preconditions": {"uid": act.uid}}
@@ -92,20 +102,20 @@ class Actor:
             body["gracePeriodSeconds"] = act.grace
         try:
             await self._api.delete(paths.one("Pod", work.job.namespace, act.name), body)
-        except (Gone, Conflict) as error:
+        except (GoneError, ConflictError) as error:
             log.debug("%s", error)
 
     async def _stamp(self, act: Stamp, work: Work) -> None:
         body = {"metadata": {"annotations": {names.ANNOTATION_EPOCH: str(act.epoch)}}}
         try:
             await self._api.merge(paths.one("Pod", work.job.namespace, act.name), body)
-        except Gone as error:
+        except GoneError as error:
             log.debug("%s", error)
 
     async def _collect_stacks(self, act: CollectStacks, work: Work) -> None:
         """Kept in a ConfigMap of the job until the next hang. That they cannot be had must not delay the restart."""
         texts = await self._agents.stacks(work.pods[name] for name in act.pods if name in work.pods)
-        manifest = stacks_map(work.job.name, work.job.uid, work.job.namespace, _fitting(texts, act.epoch))
+        manifest = {**act.manifest, "data": _fitting(texts, act.epoch)}
         try:
             await self._api.apply(paths.of(manifest, work.job.namespace), manifest)
             await self._events.tell(work.job, Tell("Warning", "Stacks", _where_they_are(work.job.name, texts)))

@@ -57,8 +57,9 @@ class Agents:
             if heard is not None and heard.uid == pod.uid
         }
 
-    def forget(self, pod: PodFacts) -> None:
-        self._heard.pop((pod.namespace, pod.name), None)
+    def keep_only(self, pods: set[tuple[str, str]]) -> None:
+        """Forget what was said by pods that are gone."""
+        self._heard = {key: heard for key, heard in self._heard.items() if key in pods}
 
     async def ask(self, pods: Iterable[PodFacts]) -> bool:
         """Ask all of them at once. Whether any said something new that is worth a look."""

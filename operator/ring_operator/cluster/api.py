@@ -35,23 +35,23 @@ class ApiError(Exception):
         self.retry_after = retry_after
 
 
-class Gone(ApiError):
+class GoneError(ApiError):
     """The object, or the version of a list, is no more (404, 410)."""
 
 
-class Conflict(ApiError):
+class ConflictError(ApiError):
     """It exists already, or was changed by somebody else (409)."""
 
 
-class Refused(ApiError):
+class RefusedError(ApiError):
     """Invalid or forbidden (400, 401, 403, 405, 413, 415, 422)."""
 
 
-class Unavailable(ApiError):
+class UnavailableError(ApiError):
     """No answer, too many requests, or an error of the server: later."""
 
 
-class NotLeader(Exception):
+class NotLeaderError(Exception):
     """This replica may not write (any more)."""
 
 
@@ -106,7 +106,7 @@ class Api:
             while line := await asyncio.wait_for(response.content.readline(), silence):
                 yield json.loads(line)
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(0, f"watch of {path}: {type(error).__name__} {error}") from None
+            raise UnavailableError(0, f"watch of {path}: {type(error).__name__} {error}") from None
         finally:
             response.close()
 
@@ -118,16 +118,16 @@ class Api:
         try:
             answer = json.loads(await response.read())
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            raise Unavailable(0, f"{method} {path}: {type(error).__name__} {error}") from None
+            raise UnavailableError(0, f"{method} {path}: {type(error).__name__} {error}") from None
         if not isinstance(answer, dict):
-            raise Unavailable(0, f"{method} {path}: not an object")
+            raise UnavailableError(0, f"{method} {path}: not an object")
         return answer
 
     async def _send(
         self, method: str, path: str, query: Mapping[str, Any], body: Raw | None, content: str, limit: Any
     ) -> aiohttp.ClientResponse:
         if method != "GET" and not self._may_write():
-            raise NotLeader(f"{method} {path}")
+            raise NotLeaderError(f"{method} {path}")
         self.requests += 1
         headers = {"Accept": "application/json", "User-Agent": FIELD_MANAGER, **await self._authorization()}
         if body is not None:
@@ -138,7 +138,7 @@ class Api:
                 method, url, headers=headers, body=body, _request_timeout=limit
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(0, f"{method} {path}: {type(error).__name__} {error}") from None
+            raise UnavailableError(0, f"{method} {path}: {type(error).__name__} {error}") from None
         response: aiohttp.ClientResponse = answer.response
         if response.status >= 400:
             raise await _error(response, f"{method} {path}")
@@ -159,13 +159,13 @@ async def _error(response: aiohttp.ClientResponse, what: str) -> ApiError:
         text = ""
     status, message = response.status, f"{what}: {_message(text)}"
     if status in (404, 410):
-        return Gone(status, message)
+        return GoneError(status, message)
     if status == 409:
-        return Conflict(status, message)
+        return ConflictError(status, message)
     if status in (400, 401, 403, 405, 413, 415, 422):
-        return Refused(status, message)
+        return RefusedError(status, message)
     wait = response.headers.get("Retry-After", "")
-    return Unavailable(status, message, float(wait) if wait.isdigit() else None)
+    return UnavailableError(status, message, float(wait) if wait.isdigit() else None)
 
 
 def _message(text: str) -> str:

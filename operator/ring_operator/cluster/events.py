@@ -9,7 +9,7 @@ from typing import Any
 
 from ring_operator import names
 from ring_operator.cluster import paths
-from ring_operator.cluster.api import Api, Gone
+from ring_operator.cluster.api import Api, GoneError
 from ring_operator.reconcile.view import Identity, Tell
 
 _REMEMBERED = 4096
@@ -47,7 +47,7 @@ class Events:
     async def _known(self, path: str) -> int:
         try:
             return int((await self._api.get(path)).get("count") or 1)
-        except Gone:
+        except GoneError:
             return 0
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from ring_operator.cluster.api import Api, ApiError, Gone
+from ring_operator.cluster.api import Api, ApiError, GoneError
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Informer(Generic[T]):
                 failures = 0
                 while True:
                     version = await self._watch(version)
-            except Gone:
+            except GoneError:
                 continue
             except ApiError as error:
                 log.warning("%s: %s", self.path, error)
@@ -89,7 +89,7 @@ class Informer(Generic[T]):
             self.heard = time.monotonic()
             raw = event.get("object") or {}
             if event.get("type") == "ERROR":
-                raise Gone(int(raw.get("code") or 410), f"watch of {self.path}: {raw.get('message', '')}")
+                raise GoneError(int(raw.get("code") or 410), f"watch of {self.path}: {raw.get('message', '')}")
             version = raw.get("metadata", {}).get("resourceVersion", version)
             if event.get("type") in ("ADDED", "MODIFIED", "DELETED"):
                 self._change(_key(raw), None if event["type"] == "DELETED" else self._facts(raw))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ring_operator.cluster import paths
-from ring_operator.cluster.api import Api, ApiError, Gone
+from ring_operator.cluster.api import Api, ApiError, GoneError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Pace:
 class Lease:
     """`leading` is true only while no other replica can believe that it may write."""
 
-    def __init__(self, api: Api, name: LeaseName, pace: Pace = Pace()) -> None:  # noqa: B008 - frozen
+    def __init__(self, api: Api, name: LeaseName, pace: Pace = Pace()) -> None:
         self._api, self._name, self._pace = api, name, pace
         self._renewed = float("-inf")
         self._seen: tuple[str, float] = ("", 0.0)  # version of the lease, and when it was seen first
@@ -91,7 +91,7 @@ class Lease:
     async def _take_or_renew(self) -> bool:
         try:
             raw = await self._api.get(self._path)
-        except Gone:
+        except GoneError:
             await self._api.create(paths.collection("Lease", self._name.namespace), self._body(None))
             return True
         if not self._may_have(raw):

@@ -19,7 +19,7 @@ from ring_operator import names
 from ring_operator.cluster import paths
 from ring_operator.cluster.acts import Actor, Work
 from ring_operator.cluster.agents import Agents
-from ring_operator.cluster.api import Api, ApiError, Conflict, Gone, NotLeader
+from ring_operator.cluster.api import Api, ApiError, ConflictError, GoneError, NotLeaderError
 from ring_operator.cluster.stores import Stores
 from ring_operator.errors import UserError
 from ring_operator.handlers.memo import Memo, Planned, identity_of, is_ours, planned, status_of
@@ -99,8 +99,6 @@ class Controller:
     def _forget(self, key: Key) -> None:
         if self.memos.pop(key, None) is not None:
             self.queue.forget(key)
-            for pod in self._parts.stores.pods_of(key):
-                self._parts.agents.forget(pod)
             self._parts.metrics.forget(*key)
 
     async def work(self) -> None:
@@ -122,9 +120,9 @@ class Controller:
             self.queue.succeeded(key)
             if again is not None:
                 self.queue.add(key, max(again, 0.02))
-        except NotLeader:
+        except NotLeaderError:
             result = "not leading"
-        except (Gone, Conflict, ApiError) as error:
+        except (GoneError, ConflictError, ApiError) as error:
             result = "api error"
             memo.problem = str(error)
             wait = self.queue.failed(key, getattr(error, "retry_after", None) or 0.0)
@@ -186,7 +184,7 @@ class Controller:
             table = RankTable.from_json(raw.get("data", {}).get(names.RANKS_KEY, ""))
             if table.job_uid == memo.identity.uid:
                 memo.table, memo.published_at = table, time.time()
-        except (Gone, ContractError):
+        except (GoneError, ContractError):
             pass  # there is none, or none that an agent would take up
         memo.table_known = True
 

@@ -34,8 +34,8 @@ class Planned:
 
 @dataclass(slots=True)
 class Memo:
-    """`status`: as it is now; `written`: as the API server has it. `asked_all`: when all agents were asked last (monotonic);
-    `alert`: ask all of them every time. `problem`: why the last look could not be finished.
+    """`status`: as it is now; `written`: as the API server has it. `asked_all`: when all agents were asked last
+    (monotonic); `alert`: ask all of them every time. `problem`: why the last look could not be finished.
     """
 
     identity: Identity
@@ -95,5 +95,5 @@ def is_ours(raw: Raw) -> bool:
 
 def _as_written(raw: Raw) -> dict[str, Any]:
     """Without what only the API server and its clients put there."""
-    metadata = {k: v for k, v in (raw.get("metadata") or {}).items() if k in ("name", "namespace", "labels")}
+    metadata = {k: v for k, v in (raw.get("metadata") or {}).items() if k in ("name", "namespace")}
     return {**{k: v for k, v in raw.items() if k in ("apiVersion", "kind", "spec")}, "metadata": metadata}

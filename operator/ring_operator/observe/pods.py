@@ -58,7 +58,7 @@ class NodeFacts:
 
 
 def pod_facts(raw: Raw) -> PodFacts | None:
-    """The facts of a pod that belongs to a job; None where its labels or owner do not say to which, or in which place."""
+    """The facts of a pod that belongs to a job; None where labels and owner do not say to which, in which place."""
     metadata, spec, status = _map(raw, "metadata"), _map(raw, "spec"), _map(raw, "status")
     labels = _map(metadata, "labels")
     owner = _owner(metadata)

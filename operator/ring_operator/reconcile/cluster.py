@@ -15,10 +15,10 @@ from ring_operator.reconcile.ending import after_the_end, ended, restart_asked, 
 from ring_operator.reconcile.looks import history_of, looks_at, table_of
 from ring_operator.reconcile.nodes import charge
 from ring_operator.reconcile.ranks import rank_table, ranks_manifest
+from ring_operator.reconcile.report import running
 from ring_operator.reconcile.view import Act, Apply, CollectStacks, Create, Delete, Outcome, Publish, Stamp, Tell, View
 from ring_operator.reconcile.view import with_hash_apart as _identified
-from ring_operator.render import pod
-from ring_operator.reconcile.report import running
+from ring_operator.render import pod, stacks_map
 from ring_operator.status.document import Attempt, Restarts
 
 LOOK_AGAIN_SECONDS = 5.0  # while something is on its way of which no event tells
@@ -103,7 +103,7 @@ def _restart(view: View, seen: Observed, decision: Decision) -> Outcome:
             "last_failure": str(decision.failure),
         }
     )
-    stacks = (CollectStacks(view.names, view.wanted_epoch),) if decision.failure.stalled_seconds else ()
+    stacks = (_collection(view),) if decision.failure.stalled_seconds else ()
     acts = (
         *stacks,
         Tell("Warning", decision.reason, decision.message),
@@ -112,6 +112,10 @@ def _restart(view: View, seen: Observed, decision: Decision) -> Outcome:
     )
     status = running(dataclasses.replace(view, status=counted), seen)
     return Outcome(status, acts, again=0.0)
+
+
+def _collection(view: View) -> CollectStacks:
+    return CollectStacks(stacks_map(view.job, view.place), view.names, view.wanted_epoch)
 
 
 def restarts_of(decision: Decision) -> Restarts:
@@ -127,7 +131,7 @@ def restarts_of(decision: Decision) -> Restarts:
 
 def _children(view: View) -> list[Act]:
     """Those that are not there, or not as they should be."""
-    wanted = (_identified(child) + (child,) for child in view.wanted_children)
+    wanted = ((*_identified(child), child) for child in view.wanted_children)
     return [Apply(child) for identity, digest, child in wanted if view.children.get(identity) != digest]
 
 

@@ -6,8 +6,8 @@ import dataclasses
 
 from ring_operator.observe.pods import seconds_of, timestamp_of
 from ring_operator.reconcile.decide import Reason
-from ring_operator.reconcile.view import Act, Delete, DeleteJob, Outcome, Tell, View
 from ring_operator.reconcile.report import anew, finished, paused
+from ring_operator.reconcile.view import Act, Delete, DeleteJob, Outcome, Tell, View
 from ring_operator.status.conditions import is_true
 from ring_operator.status.document import Attempt, Restarts
 

@@ -147,8 +147,9 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class CollectStacks:
-    """Ask the agents what their ranks are doing, before these are killed."""
+    """Ask the agents what their ranks are doing, before these are killed. `manifest`: of the ConfigMap for it."""
 
+    manifest: Manifest
     pods: tuple[str, ...]
     epoch: int
 
