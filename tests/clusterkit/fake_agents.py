@@ -275,6 +275,6 @@ def _job(thing: Manifest) -> Key:
 
 
 def _owner(pod: Manifest) -> str:
-    """The job's uid, as its pods have it from the RunConfig."""
+    """The uid of the job, which its pods have from the RunConfig: it is their controller."""
     owners = pod["metadata"].get("ownerReferences", [])
-    return next((str(owner["uid"]) for owner in owners if owner["kind"] == names.KIND), "")
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
