@@ -10,6 +10,7 @@ GROUP = "ringtraining.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "RingTrainingJob"
+PLURAL = "ringtrainingjobs"
 OPERATOR = f"{GROUP}/operator"
 
 LABEL_JOB = f"{GROUP}/job"

@@ -31,6 +31,7 @@ class Reason(enum.StrEnum):
     NOT_RETRYABLE = "NotRetryable"
     NO_PROGRESS = "NoProgress"
     BUDGET_SPENT = "BudgetSpent"
+    DEADLINE = "DeadlineExceeded"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,3 +70,18 @@ def disruption_budget(job: TrainingJob, plan: ParallelPlan, place: Place) -> Man
         "spec": {"minAvailable": plan.nodes, "selector": {"matchLabels": {names.LABEL_JOB: job.name}}},
     }
     return with_hash(manifest)
+
+
+def ranks_map(job: TrainingJob, place: Place, table: str) -> Manifest:
+    """Holds the rank table of an epoch, as JSON."""
+    return _data_map(job, place, names.ranks_map(job.name), {names.RANKS_KEY: table})
+
+
+def stacks_map(job: TrainingJob, place: Place) -> Manifest:
+    """Will hold what every rank was doing when the job hung, by pod."""
+    return _data_map(job, place, names.stacks_map(job.name), {})
+
+
+def _data_map(job: TrainingJob, place: Place, name: str, data: dict[str, str]) -> Manifest:
+    about = metadata(job, place, name, names.job_labels(job.name))
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": data}

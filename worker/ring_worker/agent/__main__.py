@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ring_worker.agent.server import parse_address, serve
+from ring_worker.agent.server import Page, parse_address, serve
 from ring_worker.agent.supervisor import Printer, Supervisor
 from ring_worker.agent.table import TableWatch
 from ring_worker.contract import (
@@ -23,7 +23,7 @@ from ring_worker.contract import (
     ExitCode,
     RunConfig,
 )
-from ring_worker.telemetry.exporter import Exporter
+from ring_worker.telemetry.exporter import CONTENT_TYPE, Exporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,12 @@ def supervise(settings: Settings, command: Sequence[str]) -> int:
     supervisor = Supervisor(settings.pod, command, watch, exporter, say)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
-    serve(settings.address, lambda: supervisor.status(job_uid).to_json(), exporter.render)
+    pages = {
+        "/status": Page("application/json", lambda: supervisor.status(job_uid).to_json().encode()),
+        "/metrics": Page(CONTENT_TYPE, exporter.render),
+        "/stacks": Page("text/plain; charset=utf-8", lambda: supervisor.stacks().encode()),
+    }
+    serve(settings.address, pages)
     return supervisor.run()
 
 
