@@ -19,7 +19,7 @@ from ring_operator.crd.structural import LIST_TYPE, VALIDATIONS, Schema, structu
 from ring_operator.spec.job import JobSpec, Metadata, TrainingJob
 from ring_operator.status.document import JobStatus
 
-PLURAL, SHORT = "ringtrainingjobs", "rtj"
+SHORT = "rtj"
 
 # Lists whose entries are told apart by a field, so that several managers may apply entries of their own.
 _KEYS = {
@@ -38,14 +38,14 @@ def definition() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{names.GROUP}", "labels": {names.LABEL_NAME: names.MANAGER}},
+        "metadata": {"name": f"{names.PLURAL}.{names.GROUP}", "labels": {names.LABEL_NAME: names.MANAGER}},
         "spec": {
             "group": names.GROUP,
             "scope": "Namespaced",
             "names": {
                 "kind": names.KIND,
                 "listKind": f"{names.KIND}List",
-                "plural": PLURAL,
+                "plural": names.PLURAL,
                 "singular": names.KIND.lower(),
                 "shortNames": [SHORT],
                 "categories": ["all", "ring"],
