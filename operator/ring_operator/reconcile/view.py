@@ -114,6 +114,14 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete a child that the job no longer asks for."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Apply the ConfigMap of a rank table; the acts after it stamp the pods."""
 
@@ -168,7 +176,7 @@ class DeleteJob:
     """The job outlived its ttl."""
 
 
-Act = Apply | Publish | Create | Delete | Stamp | CollectStacks | Tell | DeleteJob
+Act = Apply | Remove | Publish | Create | Delete | Stamp | CollectStacks | Tell | DeleteJob
 
 
 @dataclass(frozen=True, slots=True)
