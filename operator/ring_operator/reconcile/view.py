@@ -18,7 +18,10 @@ from ring_worker.contract import AgentStatus, RankTable
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the API server says of the job's object. `restart_request`: value of its annotation, or empty."""
+    """What the API server says of the job's object. `restart_request`: value of its annotation, or empty.
+
+    `deleting`: it goes as soon as its children have gone, and gets no new ones.
+    """
 
     uid: str
     namespace: str
@@ -26,6 +29,7 @@ class Identity:
     generation: int
     created: float = 0.0
     restart_request: str = ""
+    deleting: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
