@@ -8,7 +8,6 @@ from typing import Self
 from ring_worker.contract.run_config import Degrees
 from ring_worker.contract.strict import VERSION, ContractError, dump, load
 
-
 MOST_RANKS = 1 << 20  # nothing that claims more is a table; counting its ranks would fill the memory
 
 
