@@ -1,9 +1,9 @@
 """The agents of pods that kwok plays: `with FakeAgents(kubeconfig) as agents: agents.break_rank("default", "job", 3)`.
 
-In: a cluster whose pods have addresses of this machine. Out: `GET :8471/status` and `/stacks` for every running pod of every job, as
-its agent would answer, following the rank tables that the operator publishes; and the end of the pods' containers,
-written to their status as a kubelet would. What the agents do is in `FakeJob`; here are the watch, the server, the
-writes. It all happens in one thread with a loop of its own; the methods may be called from any other.
+In: a cluster whose pods have addresses of this machine. Out: `GET :8471/status` and `/stacks` for every running pod of
+every job, as its agent would answer, following the rank tables that the operator publishes; and the end of the pods'
+containers, written to their status as a kubelet would. What the agents do is in `FakeJob`; here are the watch, the
+server, the writes. It all happens in one thread with a loop of its own; the methods may be called from any other.
 """
 
 from __future__ import annotations
