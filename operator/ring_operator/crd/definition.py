@@ -1,7 +1,7 @@
 """The whole CustomResourceDefinition: schema of spec and status, rules, and what `kubectl get` prints.
 
 The API server checks a manifest by it as `ringctl validate` does, with the same rules and nearly the same words; the
-operator checks again, since some rules have no expression here (`docs/manifests.md` lists them).
+operator checks again, since a few things have no expression here (docs/decisions/006).
 """
 
 from __future__ import annotations
