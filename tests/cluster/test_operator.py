@@ -5,133 +5,13 @@ The operator has its own service account's rights and no more.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-
-import pytest
-import yaml
 
 from clusterkit import nodes
 from clusterkit.cluster import Cluster
 from clusterkit.component import Component
-from clusterkit.fake_agents import FakeAgents
-from clusterkit.fake_job import Course
-from clusterkit.install import install
-from clusterkit.kubectl import Kubectl
-from clusterkit.nodes import Grid, Machine
+from clusterkit.jobs import Jobs, manifest, until
 from clusterkit.operator_process import running_operator
-
-PATIENCE_SECONDS = 60.0
-T = TypeVar("T")
-
-
-def until(look: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
-    """The first answer that is true."""
-    deadline = time.monotonic() + seconds
-    while not (answer := look()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.1)
-    return answer
-
-
-def manifest(name: str = "tiny", pods: int = 4, **spec: Any) -> dict[str, Any]:
-    storage = {"name": "storage", "mountPath": "/checkpoints", "persistentVolumeClaim": {"claimName": "shared"}}
-    return {
-        "apiVersion": "ringtraining.dev/v1alpha1",
-        "kind": "RingTrainingJob",
-        "metadata": {"name": name},
-        "spec": {
-            "model": {"preset": "tiny-1m"},
-            "context": {"length": 8192},
-            "workers": {"nodes": pods, "gpusPerNode": 0, "processesPerNode": 1, "volumes": [storage]},
-            "data": {"source": {"builtin": "python-stdlib"}},
-            "training": {"steps": 1000},
-            **spec,
-        },
-    }
-
-
-CLAIM = {
-    "apiVersion": "v1",
-    "kind": "PersistentVolumeClaim",
-    "metadata": {"name": "shared"},
-    "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}, "volumeName": "shared"},
-}
-VOLUME = {
-    "apiVersion": "v1",
-    "kind": "PersistentVolume",
-    "spec": {"accessModes": ["ReadWriteMany"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/nowhere"}},
-}
-
-
-class Jobs:
-    """Jobs of one namespace."""
-
-    def __init__(self, kubectl: Kubectl, agents: FakeAgents, namespace: str) -> None:
-        self.kubectl, self.agents, self.namespace = kubectl, agents, namespace
-
-    def apply(self, job: dict[str, Any]) -> None:
-        self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(job))
-
-    def get(self, name: str = "tiny") -> dict[str, Any]:
-        return self.kubectl.json("get", "rtj", name)
-
-    def status(self, name: str = "tiny") -> dict[str, Any]:
-        status = self.get(name).get("status", {})
-        assert isinstance(status, dict)
-        return status
-
-    def pods(self, name: str = "tiny") -> list[dict[str, Any]]:
-        items = self.kubectl.json("get", "pods", "-l", f"ringtraining.dev/job={name}")["items"]
-        return sorted(items, key=lambda pod: int(pod["metadata"]["labels"]["ringtraining.dev/pod-index"]))
-
-    def until_state(self, state: str, name: str = "tiny", epoch: int = 1) -> dict[str, Any]:
-        def reached() -> dict[str, Any] | None:
-            status = self.status(name)
-            return status if status.get("state") == state and status.get("epoch", 0) >= epoch else None
-
-        return until(reached, f"{name} {state} in epoch {epoch}, is {self.status(name)}")
-
-    def events(self, name: str = "tiny") -> list[str]:
-        items = self.kubectl.json("get", "events", "--field-selector", f"involvedObject.name={name}")["items"]
-        return [item["reason"] for item in items]
-
-
-@pytest.fixture(scope="module")
-def ready_nodes(cluster: Cluster, kwok: Component) -> Iterator[list[str]]:
-    there = nodes.grid(Grid(racks=2, nodes=4), Machine(gpus=0), prefix="worker")
-    nodes.create(cluster.kubeconfig, there)
-    names = [node["metadata"]["name"] for node in there]
-    yield names
-    nodes.delete(cluster.kubeconfig, names)
-
-
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Path:
-    """A kubeconfig of the operator's service account."""
-    install(cluster.kubectl)
-    return cluster.as_service_account("ring-system", "ring-training-operator")
-
-
-@pytest.fixture(scope="module")
-def agents(cluster: Cluster) -> Iterator[FakeAgents]:
-    with FakeAgents(cluster.kubeconfig, Course(step_seconds=0.2)) as running:
-        yield running
-
-
-@pytest.fixture
-def operator(installed: Path, ready_nodes: list[str], tmp_path: Path) -> Iterator[Component]:
-    with running_operator(installed, tmp_path) as component:
-        yield component
-
-
-@pytest.fixture
-def jobs(kubectl: Kubectl, agents: FakeAgents, namespace: str) -> Jobs:
-    kubectl.create({**VOLUME, "metadata": {"name": namespace}})
-    kubectl.create({**CLAIM, "spec": {**CLAIM["spec"], "volumeName": namespace, "storageClassName": ""}})
-    return Jobs(kubectl, agents, namespace)
 
 
 def test_a_job_runs_its_status_is_true_and_it_succeeds(jobs: Jobs, operator: Component) -> None:

@@ -22,6 +22,8 @@ def operator_component(kubeconfig: Path, folder: Path, name: str = "operator", *
     """Ready when it has listed everything. `arguments`: more of its options."""
     (port,) = free_ports(1)
     command = [
+        "env",
+        f"POD_NAME={name}",  # the holder of the lease: started again, it goes on at once
         sys.executable,
         "-m",
         "ring_operator",
