@@ -51,7 +51,7 @@ def may(kubectl: Kubectl, verb: str, resource: str, subresource: str = "", name:
     asked |= {"subresource": subresource, "name": name}
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
     body = json.dumps({**review, "spec": {"resourceAttributes": asked}})
-    said = json.loads(kubectl("create", "--filename=-", "--output=json", stdin=body))
+    said = json.loads(kubectl("create", "--validate=false", "--filename=-", "--output=json", stdin=body))
     return bool(said["status"]["allowed"])
 
 
@@ -61,9 +61,8 @@ def test_pod_security_lets_the_operators_pods_in(installed: Kubectl):
     assert system.json("get", "poddisruptionbudget", names.MANAGER)["spec"]["maxUnavailable"] == 1
 
 
-def test_applying_it_again_changes_nothing(installed: Kubectl):
-    said = installed("apply", "--kustomize", str(MANIFESTS))
-    assert {line.rpartition(" ")[2] for line in said.splitlines()} == {"unchanged"}
+def test_applying_it_again_would_change_nothing(installed: Kubectl):
+    assert installed("diff", "--kustomize", str(MANIFESTS)) == ""
 
 
 @pytest.mark.parametrize(
