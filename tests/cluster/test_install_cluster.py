@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from clusterkit.cluster import Cluster, fresh_namespace
+from clusterkit.crd import await_crd
 from clusterkit.kubectl import Kubectl
 from job_manifests import job, raw
 from processes import wait_until
@@ -26,7 +27,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 def installed(cluster: Cluster) -> Iterator[Kubectl]:
     """Client-side, as people do: that keeps the whole manifest in an annotation, which has a limit."""
     cluster.kubectl("apply", "--kustomize", str(MANIFESTS))
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{names.PLURAL}.{names.GROUP}", "--timeout=30s")
+    await_crd(cluster.kubectl)
     yield cluster.kubectl
     cluster.kubectl("delete", "--kustomize", str(MANIFESTS / "operator"), "--wait=false")
     cluster.kubectl("delete", "--kustomize", str(MANIFESTS / "rbac"), "--wait=false")
