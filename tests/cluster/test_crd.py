@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clusterkit.cluster import Cluster, fresh_namespace
+from clusterkit.crd import install_crd
 from clusterkit.dry_run import DryRun
 from clusterkit.kubectl import Kubectl, KubectlError
 from job_manifests import SHORTEST, STORAGE, raw
@@ -35,8 +36,7 @@ GOOD = [
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster) -> Kubectl:
     """The CRD, ready to be used."""
-    cluster.kubectl.apply(definition())
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{definition()['metadata']['name']}", "--timeout=30s")
+    install_crd(cluster.kubectl)
     return cluster.kubectl
 
 
