@@ -10,7 +10,6 @@ from ring_operator.reconcile.view import View
 from ring_operator.status.document import Progress, RingStatus
 from ring_worker.contract import MetricsLine, RingFigures
 
-
 MOST = 1e15  # what the status can hold
 
 
