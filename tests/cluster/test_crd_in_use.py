@@ -34,16 +34,21 @@ CHANGES: dict[str, Any] = {
 }
 
 
+def made(name: str, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A job that no operator looks after, whichever runs on the cluster."""
+    return raw({"metadata.name": name, "managedBy": "example.org/nobody", **(changes or {})})
+
+
 @pytest.fixture(scope="module")
 def running(crd: Kubectl, dry_run_namespace: str) -> str:
     """Name of a job that is not suspended."""
-    crd.within(dry_run_namespace).create(raw({"metadata.name": "running"}))
+    crd.within(dry_run_namespace).create(made("running"))
     return "running"
 
 
 @pytest.fixture(scope="module")
 def suspended(crd: Kubectl, dry_run_namespace: str) -> str:
-    crd.within(dry_run_namespace).create(raw({"metadata.name": "suspended", "suspend": True}))
+    crd.within(dry_run_namespace).create(made("suspended", {"suspend": True}))
     return "suspended"
 
 
@@ -88,7 +93,7 @@ STATUS = {
 
 def test_kubectl_get_reads_well(crd: Kubectl, dry_run_namespace: str):
     kubectl = crd.within(dry_run_namespace)
-    kubectl.create(raw({"metadata.name": "shown"}))
+    kubectl.create(made("shown"))
     patch = yaml.safe_dump({"status": STATUS})
     kubectl("patch", "rtj", "shown", "--subresource=status", "--type=merge", f"--patch={patch}")
     header, row = kubectl("get", "rtj", "shown", "--output=wide").splitlines()
@@ -121,7 +126,7 @@ def test_two_managers_share_the_variables_of_a_job(crd: Kubectl, dry_run_namespa
     """A list that is told apart by names: each manager keeps its own entries."""
     kubectl = crd.within(dry_run_namespace)
     for manager, variable in (("one", "A"), ("two", "B")):
-        manifest = raw({"metadata.name": "shared", "suspend": True, "workers.env": [{"name": variable, "value": "x"}]})
+        manifest = made("shared", {"workers.env": [{"name": variable, "value": "x"}]})
         kubectl("apply", "--server-side", f"--field-manager={manager}", "--filename=-", stdin=yaml.safe_dump(manifest))
     env = kubectl.json("get", "rtj", "shared")["spec"]["workers"]["env"]
     assert [variable["name"] for variable in env] == ["A", "B"]
@@ -130,4 +135,4 @@ def test_two_managers_share_the_variables_of_a_job(crd: Kubectl, dry_run_namespa
 def test_the_server_fills_in_what_the_models_would(crd: Kubectl, dry_run_namespace: str, running: str):
     stored = crd.within(dry_run_namespace).json("get", "rtj", running)
     assert stored["spec"]["recovery"]["budget"] == {"application": 3, "infrastructure": 20, "noProgress": 3}
-    assert job_of(stored).spec == job_of(raw()).spec
+    assert job_of(stored).spec == job_of(made("running")).spec
