@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ring_worker.tether import tethered
-
 from clusterkit.progress import tail
+from ring_worker.tether import tethered
 
 READY_SECONDS = 90.0
 LOOK_SECONDS = 0.05
@@ -95,5 +94,6 @@ class Component:
         self.start()
 
     def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None and self.alive, f"{self.name} does not run"
+        assert self._process is not None, f"{self.name} was never started"
+        assert self.alive, f"{self.name} does not run"
         self._process.send_signal(number)

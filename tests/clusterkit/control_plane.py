@@ -10,6 +10,7 @@ which keeps the logs.
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import ssl
@@ -178,11 +179,14 @@ class ControlPlane:
 def answers(url: str, context: ssl.SSLContext) -> Callable[[], bool]:
     """Whether `url` gives 200."""
 
+    https = urllib.request.HTTPSHandler(context=context)
+    opener = urllib.request.build_opener(https, urllib.request.ProxyHandler({}))
+
     def ask() -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=ANSWER_SECONDS, context=context) as response:
+            with opener.open(url, timeout=ANSWER_SECONDS) as response:
                 return int(response.status) == 200
-        except OSError:  # urllib's own errors are among them
+        except (OSError, http.client.HTTPException):  # urllib's own errors are among the first
             return False
 
     return ask

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,9 @@ def as_service_account(admin: Path, namespace: str, name: str, path: Path) -> Pa
         request = client.AuthenticationV1TokenRequest(
             spec=client.V1TokenRequestSpec(audiences=[], expiration_seconds=TOKEN_SECONDS)
         )
-        token = client.CoreV1Api(connection).create_namespaced_service_account_token(name, namespace, request)
-    cluster = copy.deepcopy(_cluster(yaml.safe_load(admin.read_text())))
-    return write(path, _document(cluster, {"token": token.status.token}, namespace))
+        answer: Any = client.CoreV1Api(connection).create_namespaced_service_account_token(name, namespace, request)
+    cluster = _cluster(yaml.safe_load(admin.read_text()))
+    return write(path, _document(cluster, {"token": answer.status.token}, namespace))
 
 
 def write(path: Path, document: Mapping[str, Any]) -> Path:
@@ -43,10 +42,10 @@ def write(path: Path, document: Mapping[str, Any]) -> Path:
 
 
 @contextlib.contextmanager
-def api(kubeconfig: Path):  # type: ignore[no-untyped-def]  # the client has no types
+def api(kubeconfig: Path) -> Iterator[client.ApiClient]:
     """An ApiClient of this kubeconfig; the process-wide configuration stays as it is."""
     settings = client.Configuration()
-    config.load_kube_config(str(kubeconfig), client_configuration=settings)
+    config.load_kube_config(str(kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
     with client.ApiClient(settings) as connection:
         yield connection
 
