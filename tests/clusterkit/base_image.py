@@ -48,7 +48,7 @@ def base_image(say: Say = say_on_stderr) -> str:
 
 
 def _tag(suite: str) -> str:
-    recipe = repr((suite, PACKAGES, _LEFT_OUT, Path(__file__).read_text()))
+    recipe = repr((suite, PACKAGES, _LEFT_OUT))
     return f"localhost/ring-training-base:{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
@@ -59,7 +59,14 @@ def _folder() -> Path:
 
 def _bootstrap(mirror: Mirror, folder: Path, say: Say) -> Path:
     root = folder / "root"
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", mirror.suite, str(root), mirror.uri]
+    command = [
+        "debootstrap",
+        "--variant=minbase",
+        f"--include={','.join(PACKAGES)}",
+        mirror.suite,
+        str(root),
+        mirror.uri,
+    ]
     run_shown(command, folder, _folder() / "log", f"base image of Debian {mirror.suite}", say=say)
     for path in (root / name for name in _LEFT_OUT):
         _empty(path)

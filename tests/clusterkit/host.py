@@ -1,4 +1,4 @@
-"""What real nodes need from the machine: Linux, root, and programs that Debian packages. Out: one error that lists it all.
+"""What real nodes need from the machine: Linux, root, and Debian's programs. Out: one error that lists all that lacks.
 
 It also reads where the machine itself gets its packages from (apt, pip), so that images are built from the same places
 without any place being written down here.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CNI_PLUGINS = Path("/usr/lib/cni")
+OTHER_WAY = "Or set KUBECONFIG to use a cluster that exists."
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 # program or plugin -> the Debian package that has it
@@ -39,13 +40,13 @@ def check_host() -> None:
     """Raises HostError."""
     if sys.platform != "linux" or os.geteuid() != 0:
         who = f"user {os.geteuid()} on {sys.platform}"
-        raise HostError(f"Real nodes need root on Linux, and this is {who}. Set KUBECONFIG to use a cluster that exists.")
+        raise HostError(f"Real nodes need root on Linux, and this is {who}. {OTHER_WAY}")
     wanted = {**_RUNNING, **_BUILDING}
     missing = sorted({package for program, package in wanted.items() if not _found(program)})
     if missing:
         raise HostError(
             f"Real nodes need {', '.join(missing)}. On Debian or Ubuntu: apt-get install --yes "
-            f"--no-install-recommends {' '.join(missing)}. Or set KUBECONFIG to use a cluster that exists."
+            f"--no-install-recommends {' '.join(missing)}. {OTHER_WAY}"
         )
 
 
@@ -91,7 +92,7 @@ def _mirror_in(text: str) -> Mirror | None:
 
 
 def pip_settings() -> dict[str, str]:
-    """pip's own settings on this machine, whatever file or variable they come from: `index-url`, `cert`, `proxy`, ..."""
+    """pip's settings on this machine, whatever file or variable they come from: `index-url`, `cert`, `proxy`, ..."""
     said = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, timeout=60)
     found = re.findall(r"^[^=]*?\.([a-z-]+)='(.*)'$", said.stdout, re.MULTILINE)
     return {name.removeprefix("default-"): value for name, value in found}
