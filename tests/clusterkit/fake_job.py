@@ -60,15 +60,15 @@ class FakeJob:
         """Of a pod in `agents`."""
         agent = self.agents[pod]
         failure = agent.failure
-        takes_part = agent.state != AgentState.WAITING
+        trained = self._trained(agent)
         return AgentStatus(
             pod=pod,
             job_uid=self.uid,
             epoch=agent.epoch,
             state=agent.state.value,
-            step=self.last_step(now) if takes_part else -1,
+            step=self.last_step(now) if trained else -1,
             progress_age_seconds=max(0.0, now - self._last_progress(agent, now)),
-            checkpoint_step=max(agent.checkpoint_step, self._new_checkpoint(now) if takes_part else -1),
+            checkpoint_step=max(agent.checkpoint_step, self._new_checkpoint(now) if trained else -1),
             failed_rank=failure.rank if failure else None,
             exit_code=failure.exit_code if failure else None,
             error=failure.error if failure else "",
@@ -169,6 +169,12 @@ class FakeJob:
         }
         return replace(self.hung(now), agents=agents)
 
+    def _trained(self, agent: FakeAgent) -> bool:
+        """Whether it was there when this epoch's training began; a pod that is made anew reads the old table."""
+        if self.training_since is None or agent.state == AgentState.WAITING:
+            return False
+        return agent.since <= self.training_since
+
     def _steps_done(self, now: float) -> int:
         if self.training_since is None:
             return 0
@@ -184,6 +190,6 @@ class FakeJob:
 
     def _last_progress(self, agent: FakeAgent, now: float) -> float:
         done = self._steps_done(now)
-        if not done or self.training_since is None or agent.state == AgentState.WAITING:
+        if not done or self.training_since is None or not self._trained(agent):
             return agent.since
         return self.training_since + done * self.course.step_seconds
