@@ -52,7 +52,7 @@ def test_clients_verify_the_server(plane: ControlPlane):
 def test_pod_security_refuses_what_is_not_restricted(cluster: Cluster):
     with fresh_namespace(cluster.kubectl, RESTRICTED) as name:
         within = cluster.kubectl.within(name)
-        with pytest.raises(KubectlError, match='violates PodSecurity "restricted.*privileged'):
+        with pytest.raises(KubectlError, match=r'violates PodSecurity "restricted.*privileged'):
             within.create(_pod("bad", {"privileged": True}))
         within.create(_pod("good", _HARMLESS))
 
@@ -60,7 +60,7 @@ def test_pod_security_refuses_what_is_not_restricted(cluster: Cluster):
 def test_a_node_may_not_touch_another(plane: ControlPlane, kubectl: Kubectl):
     kubectl.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "other"}})
     node = kubectl.acting_as(plane.kubeconfig_for("system:node:mine", ["system:nodes"]))
-    with pytest.raises(KubectlError, match="mine.* (is not allowed|cannot)"):
+    with pytest.raises(KubectlError, match=r"mine.* (is not allowed|cannot)"):
         node("label", "node", "other", "stolen=yes")
     kubectl("delete", "node", "other")
 
