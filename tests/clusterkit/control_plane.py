@@ -14,7 +14,6 @@ import http.client
 import json
 import shutil
 import ssl
-import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from clusterkit.binaries import binary
 from clusterkit.certificates import Authority
 from clusterkit.commands import Files, Ports, Settings
 from clusterkit.component import Component
+from clusterkit.kubectl import Kubectl
 from clusterkit.ports import free_ports
 from clusterkit.progress import Say, say_on_stderr
 
@@ -88,19 +88,9 @@ class ControlPlane:
         document = kubeconfigs.with_certificate(self.server, self._authority.certificate, pair)
         return kubeconfigs.write(self.files.kubeconfig(pair.certificate.stem), document)
 
-    def kubeconfig_for_service_account(self, namespace: str, name: str) -> Path:
-        path = self.files.kubeconfig(f"account-{namespace}-{name}")
-        return kubeconfigs.as_service_account(self.kubeconfig, namespace, name, path)
-
-    def kubectl(self, *arguments: str, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
-        """What it prints. Raises subprocess.CalledProcessError, whose notes have what it complained about."""
-        command = [str(self._kubectl), f"--kubeconfig={kubeconfig or self.kubeconfig}", *arguments]
-        said = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120)
-        if said.returncode:
-            error = subprocess.CalledProcessError(said.returncode, ["kubectl", *arguments], said.stdout, said.stderr)
-            error.add_note(said.stderr)
-            raise error
-        return said.stdout
+    @property
+    def kubectl(self) -> Kubectl:
+        return Kubectl(self._kubectl, self.kubeconfig)
 
     def audit(self, user: str | None = None) -> Iterator[dict[str, Any]]:
         """Every request that was answered so far: who, what, when, with which code; of all users or of one."""
