@@ -17,7 +17,16 @@ def image_cache() -> Path:
 def command(*arguments: str) -> list[str]:
     """In a mount namespace of its own, so that a build that is killed leaves no mount behind."""
     storage = ["--root", str(image_cache() / "storage"), "--runroot", str(image_cache() / "run")]
-    return ["unshare", "--mount", "--propagation=private", "buildah", *storage, "--storage-driver", "overlay", *arguments]
+    return [
+        "unshare",
+        "--mount",
+        "--propagation=private",
+        "buildah",
+        *storage,
+        "--storage-driver",
+        "overlay",
+        *arguments,
+    ]
 
 
 def ask(*arguments: str) -> str:

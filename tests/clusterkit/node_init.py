@@ -23,6 +23,15 @@ from typing import Any
 MACHINE = Path("/run/ring-node")  # what is mounted from outside, reached before anything is laid over it
 SHARED = Path("/var/lib/ring-shared")
 _OWN = {"containerd": Path("/var/lib/containerd"), "kubelet": Path("/var/lib/kubelet")}
+# What a kubelet sets for the whole machine: it gets files of the node's own to set.
+_TUNED = (
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
 AGAIN_SECONDS = 1.0
 
 
@@ -42,6 +51,15 @@ def mount_all(node: Path, shared: Path) -> None:
     for source, target in ((MACHINE / "shared", SHARED), *((inside / name, path) for name, path in _OWN.items())):
         target.mkdir(parents=True, exist_ok=True)
         _run("mount", "--bind", str(source), str(target))
+    _hide_tunables(inside / "tunables")
+
+
+def _hide_tunables(folder: Path) -> None:
+    for name in _TUNED:
+        real, own = Path("/proc/sys") / name, folder / name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text(real.read_text())
+        _run("mount", "--bind", str(own), str(real))
 
 
 def _run(*command: str) -> None:
