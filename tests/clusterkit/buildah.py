@@ -1,4 +1,4 @@
-"""buildah with a storage of its own in the cache, so that neither a user's images nor these are in each other's way."""
+"""buildah (and skopeo) with a storage of its own in the cache, so that neither a user's images nor these are in each other's way."""
 
 from __future__ import annotations
 
@@ -14,19 +14,13 @@ def image_cache() -> Path:
     return cache_folder() / "images"
 
 
+# So that a build that is killed leaves no mount behind.
+_ALONE = ("unshare", "--mount", "--propagation=private")
+
+
 def command(*arguments: str) -> list[str]:
-    """In a mount namespace of its own, so that a build that is killed leaves no mount behind."""
     storage = ["--root", str(image_cache() / "storage"), "--runroot", str(image_cache() / "run")]
-    return [
-        "unshare",
-        "--mount",
-        "--propagation=private",
-        "buildah",
-        *storage,
-        "--storage-driver",
-        "overlay",
-        *arguments,
-    ]
+    return [*_ALONE, "buildah", *storage, "--storage-driver", "overlay", *arguments]
 
 
 def ask(*arguments: str) -> str:
@@ -41,6 +35,16 @@ def run(arguments: Sequence[str], folder: Path, what: str, say: Say = say_on_std
     """A long command, its output in a log. Raises CommandError."""
     image_cache().mkdir(parents=True, exist_ok=True)
     run_shown(command(*arguments), folder, image_cache() / "log", what, say=say)
+
+
+def export(tag: str, layout: Path, say: Say = say_on_stderr) -> None:
+    """Into an OCI layout, with layers as they are: `buildah push` would compress them, whatever it is told.
+
+    A layer that is there already is not written again. Raises CommandError.
+    """
+    source = f"containers-storage:[overlay@{image_cache() / 'storage'}+{image_cache() / 'run'}]{tag}"
+    skopeo = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", source, f"oci:{layout}:{tag}"]
+    run_shown([*_ALONE, *skopeo], image_cache(), image_cache() / "log", f"{tag}: writing", say=say)
 
 
 def image_id(tag: str) -> str | None:

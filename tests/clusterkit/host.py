@@ -29,7 +29,7 @@ _RUNNING = {
     str(CNI_PLUGINS / "bridge"): "containernetworking-plugins",
     str(CNI_PLUGINS / "host-local"): "containernetworking-plugins",
 }
-_BUILDING = {"buildah": "buildah", "debootstrap": "debootstrap", "gcc": "gcc"}
+_BUILDING = {"buildah": "buildah", "skopeo": "skopeo", "debootstrap": "debootstrap", "gcc": "gcc"}
 
 
 class HostError(Exception):

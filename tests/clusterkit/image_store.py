@@ -15,15 +15,15 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from clusterkit import buildah, cgroups
+from clusterkit import buildah
 from clusterkit.images import Images
 from clusterkit.locks import one_at_a_time
 from clusterkit.node_config import NodePlan
 from clusterkit.progress import Say, say_on_stderr
 from clusterkit.real_node import Programs, RealNode
-from clusterkit.run_folder import PREFIX
 
 FILL_AGAIN_BYTES = 50_000_000  # more than this on top of the filled store is not worth importing for each node
+FILLING = "store-"
 _BLOBS = "io.containerd.content.v1.content/blobs"
 _DATABASES = ("*.db", "*.db.lock")
 
@@ -34,7 +34,8 @@ def filled_store(images: Images, programs: Programs, say: Say = say_on_stderr) -
     with one_at_a_time(buildah.image_cache() / ".store.lock", say):
         if missing_bytes(images, known_blobs(store)) > FILL_AGAIN_BYTES:
             say(f"importing the images into containerd, once for these dependencies: {store}")
-            shutil.rmtree(store, ignore_errors=True)
+            for stale in (store, *store.parent.glob(f"{FILLING}*")):  # the latter: where filling was killed
+                shutil.rmtree(stale, ignore_errors=True)
             _fill(store, images, programs)
     return store
 
@@ -50,15 +51,14 @@ def missing_bytes(images: Images, known: set[str]) -> int:
 
 def _fill(store: Path, images: Images, programs: Programs) -> None:
     store.with_suffix(".json").unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="store-", dir=store.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=FILLING, dir=store.parent) as name:
         folder = Path(name)
-        node = RealNode(NodePlan(0, "image-store", folder, f"{PREFIX}{folder.name}"), folder, programs)
+        node = RealNode(NodePlan(0, "image-store", folder, "unused"), folder, programs)
         try:
             node.start()
             node.import_images(images, set())
         finally:
             node.kill()
-            cgroups.remove(node.plan.cgroup)
         (folder / "containerd").rename(store)
     _share_blobs(store, images)
     store.with_suffix(".json").write_text(json.dumps(sorted(images.all_blobs())))

@@ -74,9 +74,7 @@ def build_images(say: Say = say_on_stderr) -> Images:
         buildah.ask("rm", "--all")  # what killed builds left
         tags = [*_build_project(say), _build_pause(say)]
         for tag in tags:
-            # A layer that is in the layout already is not written again.
-            what = f"{tag}: writing"
-            buildah.run(["push", "--disable-compression", "--format=oci", tag, f"oci:{layout}:{tag}"], ROOT, what, say)
+            buildah.export(tag, layout, say)
         images = Images(layout, tuple(_read(layout, tag) for tag in tags))
         _forget_others(images, say)
     return images

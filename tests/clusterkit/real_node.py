@@ -70,7 +70,8 @@ class RealNode:
     def start(self) -> None:
         """Returns when containerd serves; the kubelet then still has to report the node ready."""
         self._write()
-        cgroups.make(self.plan.cgroup)
+        if self._membership:
+            cgroups.make(self.plan.cgroup)
         self._component.start()
 
     def kill(self) -> None:
