@@ -1,4 +1,4 @@
-"""buildah (and skopeo) with a storage of its own in the cache, so that neither a user's images nor these are in each other's way."""
+"""buildah and skopeo, with a storage of their own in the cache: a user's images and these do not meet."""
 
 from __future__ import annotations
 
