@@ -15,9 +15,9 @@ REMOVE_SECONDS = 10.0
 
 
 def hierarchies(mountinfo: str) -> list[Path]:
-    """Where control groups are mounted, from the text of /proc/self/mountinfo; the one of systemd's names is no use."""
-    found = re.findall(r"^\d+ \d+ \S+ / (\S+) .* - (cgroup2?) \S+ (\S+)$", mountinfo, re.MULTILINE)
-    return [Path(path) for path, _, options in found if "name=" not in options]
+    """Where control groups are mounted, from the text of /proc/self/mountinfo; a kubelet wants its own in each."""
+    found = re.findall(r"^\d+ \d+ \S+ / (\S+) .* - cgroup2? ", mountinfo, re.MULTILINE)
+    return [Path(path) for path in found]
 
 
 def _mounted() -> list[Path]:

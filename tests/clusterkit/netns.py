@@ -45,9 +45,7 @@ def make(name: str, nodes: int) -> Path:
         f"link add {BRIDGE} type bridge",
         f"addr add {GATEWAY}/16 dev {BRIDGE}",
         f"link set {BRIDGE} up",
-        "link add nodes type dummy",
-        "link set nodes up",
-        *(f"addr add {address}/32 dev nodes" for address in (SERVER_ADDRESS, *map(node_address, range(nodes)))),
+        *(f"addr add {address}/32 dev lo" for address in (SERVER_ADDRESS, *map(node_address, range(nodes)))),
     ):
         _ip("-n", name, *line.split())
     return _FOLDER / name

@@ -90,6 +90,7 @@ def kubelet_config(plan: NodePlan, authority: Path) -> str:
         "healthzPort": 0,
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         "resolvConf": "",
+        "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "nodeLeaseDurationSeconds": LEASE_SECONDS,
         "nodeStatusUpdateFrequency": "2s",
         **_cgroups(plan),

@@ -80,8 +80,9 @@ MOUNTS = """25 30 0:22 / /sys/fs/cgroup ro - tmpfs tmpfs ro
 """
 
 
-def test_hierarchies_of_both_versions_are_found_but_not_that_of_names():
-    assert cgroups.hierarchies(MOUNTS) == [Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/cpu,cpuacct")]
+def test_hierarchies_of_both_versions_are_found_where_they_are_whole():
+    root = Path("/sys/fs/cgroup")
+    assert cgroups.hierarchies(MOUNTS) == [root / "unified", root / "cpu,cpuacct", root / "systemd"]
 
 
 def test_nodes_have_addresses_and_pods_of_their_own():
