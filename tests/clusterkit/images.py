@@ -8,8 +8,10 @@ in seconds. Layers are never compressed: they travel over one disk, and compress
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ OPERATOR = "localhost/ring-training-operator:dev"
 WORKER = "localhost/ring-training-worker:dev"
 PAUSE = "localhost/ring-training-pause:1"
 PRUNE_BYTES = 50_000_000
+KEEP_SECONDS = 3600.0
 _DOCKERFILES = {OPERATOR: "operator/Dockerfile", WORKER: "worker/Dockerfile"}
 
 # Holds a pod's namespaces: reaps what is orphaned there, ends when told to.
@@ -125,11 +128,15 @@ def _tag_of(entry: dict[str, Any]) -> str | None:
 def _forget_others(images: Images, say: Say) -> None:
     """Drop what earlier builds left in the layout; and in buildah's storage, where what they installed changed."""
     wanted = images.all_blobs()
+    for digest in wanted:
+        os.utime(images.blob(digest))
     index = images.layout / "index.json"
     document = json.loads(index.read_text())
     document["manifests"] = [entry for entry in document["manifests"] if entry["digest"] in wanted]
     index.write_text(json.dumps(document))
-    stale = [path for path in (images.layout / "blobs" / "sha256").iterdir() if f"sha256:{path.name}" not in wanted]
+    others = [path for path in (images.layout / "blobs" / "sha256").iterdir() if f"sha256:{path.name}" not in wanted]
+    # What was used just now may be another working tree's, whose nodes are about to import it.
+    stale = [path for path in others if path.stat().st_mtime < time.time() - KEEP_SECONDS]
     freed = sum(path.stat().st_size for path in stale)
     for path in stale:
         path.unlink()

@@ -97,7 +97,25 @@ print(float((matrix @ matrix).trace()), distributed.is_gloo_available(), torch.v
 
 def test_torch_computes_in_the_workers_image(kubectl: Kubectl, real_cluster: RealCluster) -> None:
     code, said = finish(kubectl, python_pod("computes", real_cluster.worker_image, COMPUTE))
-    assert (code, said.split()) == (0, ["138.0", "True", "True"])
+    assert (code, said.split()) == (0, ["180.0", "True", "True"])
+
+
+COMPILE = """
+from triton.runtime.build import compile_module_from_src
+source = '''
+#include <Python.h>
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "launcher", "", -1, 0};
+PyMODINIT_FUNC PyInit_launcher(void) { return PyModule_Create(&module); }
+'''
+print(compile_module_from_src(source, "launcher").__name__)
+"""
+
+
+def test_triton_can_compile_its_launcher_in_the_workers_image(kubectl: Kubectl, real_cluster: RealCluster) -> None:
+    """It does so with a C compiler and Python's headers when the first kernel runs, which needs a GPU."""
+    pod = python_pod("compiles", real_cluster.worker_image, COMPILE)
+    code, said = finish(kubectl, pod)
+    assert (code, said.split()) == (0, ["launcher"])
 
 
 NO_TORCH = """
