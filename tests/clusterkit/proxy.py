@@ -89,9 +89,8 @@ class Proxy:
         await self._runner.cleanup()
 
     def _cut(self) -> None:
-        for response in list(self._open):
-            if response._req is not None and response._req.transport is not None:
-                response._req.transport.abort()
+        for request in list(self._open.values()):
+            _abort(request)
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         if "/leases" not in request.path:
