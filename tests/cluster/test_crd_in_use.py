@@ -126,7 +126,7 @@ def test_two_managers_share_the_variables_of_a_job(crd: Kubectl, dry_run_namespa
     """A list that is told apart by names: each manager keeps its own entries."""
     kubectl = crd.within(dry_run_namespace)
     for manager, variable in (("one", "A"), ("two", "B")):
-        manifest = made("shared", {"workers.env": [{"name": variable, "value": "x"}]})
+        manifest = made("shared", {"suspend": True, "workers.env": [{"name": variable, "value": "x"}]})
         kubectl("apply", "--server-side", f"--field-manager={manager}", "--filename=-", stdin=yaml.safe_dump(manifest))
     env = kubectl.json("get", "rtj", "shared")["spec"]["workers"]["env"]
     assert [variable["name"] for variable in env] == ["A", "B"]
