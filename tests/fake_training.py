@@ -72,6 +72,7 @@ def train(config: RunConfig) -> int:
         keep_step(epoch, rank, step, stops)
         if rank == 0:
             journal.append(line(step, config.training.steps, epoch))
+            emitter.send_line(line(step, config.training.steps, epoch))
         emitter.send(step_record(step))
         if rank == 0 and (step % SAVE_EVERY == 0 or stops):
             save(config, step, emitter)

@@ -1,7 +1,7 @@
 """Every name that the operator gives: API, objects, labels, annotations, paths inside a pod.
 
-Names are functions of the job's name and nothing else, so that whether an object exists can be asked without memory,
-and creating it twice is harmless.
+Names are functions of the job's name, of the pod's number and of how often it was replaced, and of nothing else, so
+that whether an object exists can be asked without memory, and creating it twice is harmless.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ GROUP = "ringtraining.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "RingTrainingJob"
+PLURAL = "ringtrainingjobs"
 OPERATOR = f"{GROUP}/operator"
 
 LABEL_JOB = f"{GROUP}/job"
 LABEL_POD_INDEX = f"{GROUP}/pod-index"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_NAME = "app.kubernetes.io/name"
 MANAGER = "ring-training-operator"
 APPLICATION = "ring-training-job"
 ANNOTATION_EPOCH = f"{GROUP}/epoch"
+ANNOTATION_HASH = f"{GROUP}/hash"  # of the manifest, so that whether it is to be applied again is told at a look
+ANNOTATION_RESTART = f"{GROUP}/restart"  # on a job, by a person: a value not seen before asks for a restart
 
-# A pod is named after the job and is also a host name, of at most 63 characters; ten are left for its number.
+# A pod's name is also its host name, of at most 63 characters. Eleven are left for -16383-r999: the number of the last
+# pod there can be, and 999 replacements of it; pods of smaller numbers can be replaced ten times as often for each
+# digit that they are shorter.
 JOB_NAME_MAX = 52
 
 STATUS_PORT = 8471
@@ -58,12 +64,31 @@ def ranks_map(job: str) -> str:
     return f"{job}-ranks"
 
 
-def pod(job: str, index: int) -> str:
-    return f"{job}-{index}"
+def stacks_map(job: str) -> str:
+    """The ConfigMap that keeps what every rank was doing when the job last hung."""
+    return f"{job}-stacks"
+
+
+def pod(job: str, index: int, attempt: int = 0) -> str:
+    """A pod that replaces another has a name of its own, so that creating either twice is harmless.
+
+    The letter keeps the names of jobs apart: a-0-1 is pod 1 of the job a-0, never a second pod 0 of the job a.
+    """
+    return f"{job}-{index}-r{attempt}" if attempt else f"{job}-{index}"
 
 
 def subdomain(job: str) -> str:
     """The headless service under which the pods have DNS names."""
+    return job
+
+
+def network_policy(job: str) -> str:
+    """Who may speak to the pods."""
+    return job
+
+
+def disruption_budget(job: str) -> str:
+    """Whether the pods may be evicted."""
     return job
 
 
@@ -72,5 +97,5 @@ def job_labels(job: str) -> dict[str, str]:
     return {LABEL_JOB: job, LABEL_NAME: APPLICATION, LABEL_MANAGED_BY: MANAGER}
 
 
-def pod_labels(job: str, index: int) -> dict[str, str]:
-    return {**job_labels(job), LABEL_POD_INDEX: str(index)}
+def pod_labels(job: str, index: int, attempt: int = 0) -> dict[str, str]:
+    return {**job_labels(job), LABEL_POD_INDEX: str(index), LABEL_ATTEMPT: str(attempt)}

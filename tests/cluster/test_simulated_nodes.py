@@ -68,9 +68,7 @@ def test_a_deleted_pod_goes(kubectl: Kubectl, fleet: list[str]):
     assert kubectl.json("get", "pods")["items"] == []
 
 
-def test_a_lost_node_is_tainted_and_its_pods_stay_until_it_is_back(
-    cluster: Cluster, kubectl: Kubectl, fleet: list[str]
-):
+def test_a_lost_node_is_tainted_and_its_pods_stay(cluster: Cluster, kubectl: Kubectl, fleet: list[str]):
     kubectl.create(_pod("p", node=fleet[0]))
     kubectl("wait", "pod/p", "--for=condition=Ready", "--timeout=60s")
     nodes.lose(cluster.kubeconfig, fleet[0])

@@ -5,9 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 
-Answer = Callable[[str, str], str | None]
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    content_type: str
+    body: str
+    status: HTTPStatus = HTTPStatus.OK
+
+
+Answer = Callable[[str, str], Page | None]
 
 
 class Silence(Exception):  # noqa: N818 - it is not an error
@@ -15,7 +24,7 @@ class Silence(Exception):  # noqa: N818 - it is not an error
 
 
 class AgentServer:
-    """`answer(address, path)`: JSON; "" for a page that there is not; None for "nobody is there", which hangs up."""
+    """`answer(address, path)`: None for "nobody is there", which hangs up."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -48,17 +57,17 @@ class AgentServer:
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             try:
-                body = self._answer(address, head.split(" ", 2)[1])
+                page = self._answer(address, head.split(" ", 2)[1])
             except Silence:
                 await asyncio.Event().wait()  # until the server is closed
                 return
-            if body is None:
+            if page is None:
                 return
-            writer.write(_response(HTTPStatus.OK, body) if body else _response(HTTPStatus.NOT_FOUND, "{}"))
+            writer.write(_response(page))
             await writer.drain()
 
 
-def _response(status: HTTPStatus, body: str) -> bytes:
-    data = body.encode()
-    lines = [f"HTTP/1.1 {status.value} {status.phrase}", "Content-Type: application/json"]
+def _response(page: Page) -> bytes:
+    data = page.body.encode()
+    lines = [f"HTTP/1.1 {page.status.value} {page.status.phrase}", f"Content-Type: {page.content_type}"]
     return "\r\n".join([*lines, f"Content-Length: {len(data)}", "", ""]).encode() + data

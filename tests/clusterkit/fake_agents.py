@@ -1,9 +1,9 @@
 """The agents of pods that kwok plays: `with FakeAgents(kubeconfig) as agents: agents.break_rank("default", "job", 3)`.
 
-In: a cluster whose pods have addresses of this machine. Out: `GET :8471/status` for every running pod of every job, as
-its agent would answer, following the rank tables that the operator publishes; and the end of the pods' containers,
-written to their status as a kubelet would. What the agents do is in `FakeJob`; here are the watch, the server, the
-writes. It all happens in one thread with a loop of its own; the methods may be called from any other.
+In: a cluster whose pods have addresses of this machine. Out: `GET :8471/status` and `/stacks` for every running pod of
+every job, as its agent would answer, following the rank tables that the operator publishes; and the end of the pods'
+containers, written to their status as a kubelet would. What the agents do is in `FakeJob`; here are the watch, the
+server, the writes. It all happens in one thread with a loop of its own; the methods may be called from any other.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,8 +21,8 @@ from typing import Any, Self, TypeVar
 import aiohttp
 
 from clusterkit import pod_status
-from clusterkit.agent_server import AgentServer, Silence
-from clusterkit.fake_job import Course, FakeJob
+from clusterkit.agent_server import AgentServer, Page, Silence
+from clusterkit.fake_job import Course, FakeJob, stacks
 from clusterkit.kube import RETRY_SECONDS, STRATEGIC, Kube, KubeError, Manifest
 from ring_operator import names
 from ring_worker.contract import AgentState, AgentStatus, ContractError, RankTable
@@ -225,14 +226,19 @@ class FakeAgents:
                 pass
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _answer(self, address: str, path: str) -> str | None:
+    def _answer(self, address: str, path: str) -> Page | None:
         key = self._addresses.get(address)
         if key in self._mute:
             raise Silence
         status = self._status(key) if key else None
         if status is None:
             return None
-        return status.to_json() if path.partition("?")[0] == "/status" else ""
+        match path.partition("?")[0]:
+            case "/status":
+                return Page("application/json", status.to_json())
+            case "/stacks":
+                return Page("text/plain; charset=utf-8", stacks(status))
+        return Page("text/plain", "", HTTPStatus.NOT_FOUND)
 
     def _status(self, key: Key) -> AgentStatus | None:
         pod = self._pods.get(key)
@@ -275,6 +281,6 @@ def _job(thing: Manifest) -> Key:
 
 
 def _owner(pod: Manifest) -> str:
-    """The job's uid, as its pods have it from the RunConfig."""
+    """The uid of the job, which its pods have from the RunConfig: it is their controller."""
     owners = pod["metadata"].get("ownerReferences", [])
-    return next((str(owner["uid"]) for owner in owners if owner["kind"] == names.KIND), "")
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from ring_worker.contract import AgentState, AgentStatus, ExitCode, Member, RankTable
+from ring_worker.contract import AgentState, AgentStatus, ExitCode, Member, MetricsLine, RankTable
+
+STEP_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class FakeJob:
             failed_rank=failure.rank if failure else None,
             exit_code=failure.exit_code if failure else None,
             error=failure.error if failure else "",
+            metrics=self._metrics(now) if trained and self._has_rank_0(pod) else None,
         )
 
     def last_step(self, now: float) -> int:
@@ -169,6 +172,28 @@ class FakeJob:
         }
         return replace(self.hung(now), agents=agents)
 
+    def _has_rank_0(self, pod: str) -> bool:
+        member = self.table.member(pod) if self.table else None
+        return member is not None and member.first_rank == 0
+
+    def _metrics(self, now: float) -> MetricsLine | None:
+        """Of the last step; every step is logged."""
+        step, seconds = self.last_step(now), self.course.step_seconds
+        if step < 0 or self.table is None:
+            return None
+        return MetricsLine(
+            step=step,
+            total_steps=self.course.steps or step,
+            loss=1 + 4 / step,
+            lr=1e-3,
+            grad_norm=1.0,
+            tokens=step * STEP_TOKENS,
+            seconds=step * seconds,
+            tokens_per_second=STEP_TOKENS / seconds,
+            epoch=self.table.epoch,
+            rings=(),
+        )
+
     def _trained(self, agent: FakeAgent) -> bool:
         """Whether it was there when this epoch's training began; a pod that is made anew reads the old table."""
         if self.training_since is None or agent.state == AgentState.WAITING:
@@ -193,3 +218,8 @@ class FakeJob:
         if not done or self.training_since is None or not self._trained(agent):
             return agent.since
         return self.training_since + done * self.course.step_seconds
+
+
+def stacks(status: AgentStatus) -> str:
+    """The page of `/stacks`, as short as it gets."""
+    return f"pod {status.pod} epoch {status.epoch} {status.state}\n\nno ranks run: this one is simulated\n"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 KUBERNETES_VERSIONS = {"1.37": "v1.37.2", "1.36": "v1.36.3"}
 DEFAULT_KUBERNETES = "1.37"
-GO_AT_LEAST = (1, 26)
+GO_AT_LEAST = (1, 26, 6)
 
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kwok")
 REAL_NODES = ("kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr")

@@ -50,9 +50,18 @@ def test_validate_prints_ok_for_good_files_and_all_faults_of_bad_ones(good, bad)
 def test_validate_refuses_what_is_not_built_and_what_cannot_be_planned(good):
     odd = SHORTEST.replace("{gpusPerNode: 0}", "{gpusPerNode: 3}") + "  parallelism: {context: 2}\n"
     assert "which 2 does not divide" in ringctl("validate", "-", text=odd).stderr
-    result = ringctl("validate", "-", text=SHORTEST + "  suspend: true\n")
+    result = ringctl("validate", "-", text=SHORTEST + "  gang: {queue: a}\n")
     assert result.exit_code == 1
-    assert "standard input:10: spec.suspend: suspend is not built yet\n" in result.stderr
+    assert "standard input:10: spec.gang: gang scheduling is not built yet\n" in result.stderr
+
+
+def test_validate_and_plan_are_for_a_cluster_and_run_is_for_this_machine():
+    text = SHORTEST + "  suspend: true\n"
+    assert ringctl("validate", "-", text=text).exit_code == 0
+    assert ringctl("plan", "-", text=text).exit_code == 0
+    refused = ringctl("run", "-", text=text)
+    assert "spec.suspend: suspend is for jobs on a cluster" in str(refused.exception)
+    assert "Stop the run with Ctrl-C" in str(refused.exception)
 
 
 def test_validate_reads_several_documents_and_json_from_standard_input():
@@ -91,6 +100,7 @@ def test_a_wrong_command_line_exits_2(words):
         ("parallelism.data", ["<whole number or auto>", "at least 1, at most 65,536"]),
         ("workers.volumes[0].emptyDir", ["<mapping>", "sizeLimit"]),
         ("training.offload", ["Not built yet", "Take none"]),
+        ("suspend", ["For jobs on a cluster; with ringctl run: Stop the run with Ctrl-C"]),
         ("model.attention.softCap", ["<number>", "more than 0", "Default: none"]),
         ("spec.workers.env", ["<list of mappings>", "at most 128 entries", "valueFrom"]),
         ("", ["RingTrainingJob  <mapping>", "metadata", "spec"]),

@@ -127,6 +127,14 @@ def test_without_a_table_agents_wait():
     assert (status.state, status.epoch, status.step, status.checkpoint_step) == ("waiting", 0, -1, -1)
 
 
+def test_rank_0_tells_of_the_loss():
+    job = _running()
+    line = job.status("p-0", 4.0).metrics
+    assert line is not None
+    assert (line.step, line.total_steps, line.loss, line.epoch) == (4, 20, 2.0, 1)
+    assert job.status("p-1", 4.0).metrics is None
+
+
 def test_a_broken_rank_breaks_the_others_and_the_next_epoch_resumes_from_the_checkpoint():
     job = _running().with_broken_rank(3, -9, "killed", 12.5)
     cause, echo = job.status("p-1", 20.0), job.status("p-0", 20.0)

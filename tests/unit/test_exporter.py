@@ -10,10 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from ring_worker.contract import Degrees, Member
+from ring_worker.contract import Degrees, Member, MetricsLine, RingFigures
 from ring_worker.telemetry.emitter import Emitter
 from ring_worker.telemetry.exporter import POD_SERIES, RING_SERIES, STEP_BUCKETS_SECONDS, Exporter
-from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, PassTimes, Probes, StepRecord
+from ring_worker.telemetry.record import (
+    DATAGRAM_BYTES,
+    AliveRecord,
+    CheckpointRecord,
+    PassTimes,
+    Probes,
+    Record,
+    StepRecord,
+)
 
 FORWARD = PassTimes(wall=1.0, compute=0.5, comm=0.25, exposed=0.125, skew=0.0625, ideal=0.75, bytes=100, flops=1e9)
 BACKWARD = FORWARD + FORWARD
@@ -27,13 +35,18 @@ def record(rank: int = 0, ring: int = 0, step: int = 1, seconds: float = 0.5) ->
     return StepRecord(rank, ring, rank, step, 64, seconds, 2.5, 1.25, 1e-3, FORWARD, BACKWARD, Probes(4, 1))
 
 
+def line(step: int, epoch: int = 1, rings: int = 1) -> MetricsLine:
+    figures = tuple(RingFigures(i, 2 / 3, 1 / 3, 1 / 7, 1 / 9, 0.0, 1 / 3, 10**12, 10 / 9) for i in range(rings))
+    return MetricsLine(step, 100, 2.5, 1e-3, 1.25, 64 * step, 0.5 * step, 128.0, epoch, figures)
+
+
 def started(degrees: Degrees | None = None, of: Member | None = None) -> Exporter:
     exporter = Exporter("job", "pod-0")
     exporter.epoch_started(of or member(), degrees or Degrees(context=2), epoch=1, restarts=0)
     return exporter
 
 
-def feed(exporter: Exporter, *records: StepRecord | CheckpointRecord) -> None:
+def feed(exporter: Exporter, *records: Record) -> None:
     for one in records:
         exporter.feed(one.to_json().encode())
 
@@ -189,6 +202,32 @@ def test_a_sign_of_life_is_progress_without_being_a_step() -> None:
     assert value(exporter, "ring_telemetry_bad_datagrams_total") == 0
 
 
+def test_the_newest_line_of_rank_0_is_kept_for_its_epoch() -> None:
+    exporter = started()
+    assert exporter.metrics is None
+    feed(exporter, line(4), line(5))
+    assert exporter.metrics == line(5)
+    exporter.epoch_started(member(), Degrees(context=2), epoch=2)
+    assert exporter.metrics is None
+
+
+@pytest.mark.parametrize(
+    "of, sent",
+    [
+        (member(first_rank=2), line(4)),
+        (member(), line(4, epoch=2)),
+        (member(), dataclasses.replace(line(4), tokens_per_second=-1.0)),
+        (member(), dataclasses.replace(line(4), rings=(dataclasses.replace(line(4).rings[0], wall_seconds=-1.0),))),
+    ],
+    ids=["pod without rank 0", "another epoch", "negative", "negative ring"],
+)
+def test_a_line_that_cannot_be_is_refused(of: Member, sent: MetricsLine) -> None:
+    exporter = started(Degrees(context=4), of)
+    feed(exporter, sent)
+    assert exporter.metrics is None
+    assert value(exporter, "ring_telemetry_bad_datagrams_total") == 1
+
+
 def test_a_record_before_the_first_epoch_belongs_to_nobody() -> None:
     exporter = Exporter("job", "pod-0")
     feed(exporter, record())
@@ -229,6 +268,20 @@ def test_an_emitters_record_arrives_whole() -> None:
         exporter.feed(receiver.recv(65536))
         emitter.close()
     assert (exporter.last_step, emitter.dropped) == (3, 0)
+
+
+@pytest.mark.parametrize("rings, arrived", [(1, 1), (500, 500), (900, 0)])
+def test_a_line_arrives_with_its_rings_as_far_as_one_datagram_holds_them(rings: int, arrived: int) -> None:
+    exporter = started()
+    receiver, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with receiver, end:
+        receiver.settimeout(5)
+        emitter = Emitter(str(end.fileno()))
+        emitter.send_line(line(3, rings=rings))
+        exporter.feed(receiver.recv(DATAGRAM_BYTES))
+        emitter.close()
+    assert exporter.metrics == line(3, rings=arrived)
+    assert emitter.dropped == 0
 
 
 def test_an_emitter_without_an_agent_never_raises_and_counts_what_is_lost() -> None:

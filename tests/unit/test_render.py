@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job_manifests import STORAGE, job
+from ring_operator import names
 from ring_operator.plan import machines_of, plan
-from ring_operator.render import Place, Rendered, cluster_place, render, run_config
+from ring_operator.render import Place, Rendered, Slot, children, cluster_place, pod, render, run_config
 from ring_operator.spec import TrainingJob, read_manifest
 from ring_worker.contract import RunConfig
 
@@ -27,7 +28,8 @@ def as_yaml(objects: Rendered) -> str:
     """All objects, with the RunConfig inside the ConfigMap as YAML too, so that a difference can be read."""
     config = objects.config_map
     data = {key: yaml.safe_load(text) for key, text in config["data"].items()}
-    return yaml.dump_all([{**config, "data": data}, objects.service, *objects.pods], Dumper=_Plain, sort_keys=False)
+    shown = [{**config, "data": data}, *objects.children[1:], *objects.pods]
+    return yaml.dump_all(shown, Dumper=_Plain, sort_keys=False)
 
 
 class _Plain(yaml.SafeDumper):
@@ -59,8 +61,8 @@ def test_every_pod_obeys_the_restricted_profile_and_can_write_where_it_must(gpus
         nodes = 1
     work = job({"workers": {"nodes": nodes, "gpusPerNode": gpus, "volumes": [*volumes]}, "checkpoint.path": path,
                 "training.batch": 12})  # fmt: skip
-    for pod in rendered(work).pods:
-        spec = pod["spec"]
+    for manifest in rendered(work).pods:
+        spec = manifest["spec"]
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -111,3 +113,80 @@ def test_warmup_is_a_tenth_of_the_steps_unless_it_is_given(steps, given, warmup)
 def test_rendering_twice_gives_the_same():
     work = job({"workers.volumes": [STORAGE], "workers.nodes": 2, "training.batch": 2})
     assert as_yaml(rendered(work)) == as_yaml(rendered(work))
+
+
+def seat(work: TrainingJob, index: int, attempt: int = 0, avoid: tuple[str, ...] = ()) -> dict:
+    planned = plan(work, machines_of(work.spec))
+    return pod(work, planned, cluster_place(work, "uid-1", "worker:latest"), Slot(index, attempt, tuple(avoid)))
+
+
+TWO_NODES = {"workers.volumes": [STORAGE], "workers.nodes": 2, "training.batch": 2}
+
+
+def test_a_pod_by_itself_is_that_of_the_whole():
+    work = job(TWO_NODES)
+    assert tuple(seat(work, index) for index in range(2)) == rendered(work).pods
+
+
+def test_a_pod_that_replaces_another_has_a_name_of_its_own_and_is_the_same_otherwise():
+    first, third = seat(job(), 0), seat(job(), 0, attempt=2)
+    assert (first["metadata"]["name"], third["metadata"]["name"]) == ("tiny-0", "tiny-0-r2")
+    assert (first["spec"]["hostname"], third["spec"]["hostname"]) == ("tiny-0", "tiny-0-r2")
+    assert [p["metadata"]["labels"][names.LABEL_ATTEMPT] for p in (first, third)] == ["0", "2"]
+    assert {**first["spec"], "hostname": ""} == {**third["spec"], "hostname": ""}
+
+
+_JOB_NAMES = st.sampled_from(["a", "a-0", "a-0-1", "a-0-r1", "a-r1", "a1"])
+_SEATS = st.tuples(_JOB_NAMES, st.integers(0, 30), st.integers(0, 30))
+
+
+@given(_SEATS, _SEATS)
+def test_no_two_pods_of_any_jobs_share_a_name(one, other):
+    assert (names.pod(*one) == names.pod(*other)) == (one == other)
+
+
+def test_the_longest_name_of_a_job_leaves_room_for_its_pods():
+    assert len(names.pod("n" * names.JOB_NAME_MAX, 16383, 999)) == 63
+
+
+def test_nodes_to_avoid_are_those_of_the_job_and_those_of_its_failures():
+    work = job({"placement.excludeNodes": ["bad", "worse"]})
+    affinity = seat(work, 0, avoid=("broken", "bad"))["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert [row["values"] for row in term["matchFields"]] == [["bad"], ["broken"], ["worse"]]
+    assert {(row["key"], row["operator"]) for row in term["matchFields"]} == {("metadata.name", "NotIn")}
+    assert "nodeAffinity" not in seat(job(), 0)["spec"]["affinity"]
+
+
+def test_pods_of_a_job_never_share_a_node():
+    (term,) = seat(job(), 0)["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term == {
+        "labelSelector": {"matchLabels": {names.LABEL_JOB: "tiny"}},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+
+
+def test_ranks_hear_only_their_own_job_and_status_is_open_to_the_clusters_pods():
+    own, status = rendered(job()).network_policy["spec"]["ingress"]
+    assert own == {"from": [{"podSelector": {"matchLabels": {names.LABEL_JOB: "tiny"}}}]}
+    assert status == {"from": [{"namespaceSelector": {}}], "ports": [{"port": names.STATUS_PORT, "protocol": "TCP"}]}
+
+
+def test_a_disruption_budget_keeps_every_pod_where_it_is_asked_for():
+    objects = rendered(job({**TWO_NODES, "workers.disruptionBudget": True}))
+    assert objects.disruption_budget is not None
+    assert objects.disruption_budget["spec"]["minAvailable"] == 2
+    assert objects.children[-1] is objects.disruption_budget
+    assert [child["kind"] for child in rendered(job()).children] == ["ConfigMap", "Service", "NetworkPolicy"]
+
+
+def test_a_childs_hash_changes_with_it_and_with_nothing_else():
+    def hashes(changes: dict) -> dict[str, str]:
+        work = job(changes)
+        made = children(work, plan(work, machines_of(work.spec)), cluster_place(work, "uid-1", "image"))
+        return {child["kind"]: child["metadata"]["annotations"][names.ANNOTATION_HASH] for child in made}
+
+    before, after = hashes({}), hashes({"training.steps": 11})
+    assert before == hashes({"recovery.budget.application": 9})
+    assert {kind for kind in before if before[kind] != after[kind]} == {"ConfigMap"}
+    assert all(len(value) == 16 for value in before.values())

@@ -37,6 +37,7 @@ from ring_worker.errors import ConfigError, DivergedError
 from ring_worker.evaluate import held_out_bits_per_byte
 from ring_worker.finish import write_results
 from ring_worker.mesh import Launch, open_mesh
+from ring_worker.stacks import answer_for_stacks
 from ring_worker.step import StepResult, Wishes, mismatch_warning, train_step
 from ring_worker.telemetry.emitter import Emitter
 from ring_worker.telemetry.figures import PACKED, pack, ring_figures, unpack
@@ -46,6 +47,7 @@ from ring_worker.telemetry.record import UNPROBED, AliveRecord, PassTimes, Probe
 
 def main() -> int:
     """The exit code tells the agent what became of the rank; the message on stderr is for people."""
+    answer_for_stacks(os.environ)
     stop = _StopOnTerm()
     try:
         return _run(_config(), stop)
@@ -265,6 +267,7 @@ class Run:
         self._logged = self.progress
         if self.parts.mesh.leads:
             self.journal.append(line)
+            self.emitter.send_line(line)
 
     def _rings(self) -> tuple[RingFigures, ...]:
         """Each ring's figures since the last line, from all its ranks."""

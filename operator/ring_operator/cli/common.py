@@ -65,15 +65,18 @@ def source_name(file: str) -> str:
     return "standard input" if file == STANDARD_INPUT else file
 
 
-def check_file(file: str, overrides: Sequence[str] = ()) -> Checked:
-    """Jobs and faults of a file; a job that asks for what is not built yet is a fault. Never raises for the file."""
+def check_file(file: str, overrides: Sequence[str] = (), machine: bool = False) -> Checked:
+    """Jobs and faults of a file. Never raises for the file.
+
+    A job that asks for what it does not get, on a cluster or on this `machine`, is a fault.
+    """
     try:
         text = read_source(file)
     except UserError as error:
         return Checked((), error.faults)
     checked = check_manifest(text, source_name(file), overrides)
     gaps = {
-        i: [placed(fault, document) for fault in unsupported(job)]
+        i: [placed(fault, document) for fault in unsupported(job, machine)]
         for i, (job, document) in enumerate(zip(checked.jobs, checked.documents, strict=True))
     }
     return Checked(
@@ -83,9 +86,9 @@ def check_file(file: str, overrides: Sequence[str] = ()) -> Checked:
     )
 
 
-def load_jobs(file: str, overrides: Sequence[str] | None = None) -> list[TrainingJob]:
-    """The jobs of a file, all of which this program can run. Raises UserError with every fault."""
-    checked = check_file(file, overrides or ())
+def load_jobs(file: str, overrides: Sequence[str] | None = None, machine: bool = False) -> list[TrainingJob]:
+    """The jobs of a file, all of which a cluster, or this `machine`, can run. Raises UserError with every fault."""
+    checked = check_file(file, overrides or (), machine)
     if checked.faults:
         raise UserError(checked.faults)
     return list(checked.jobs)

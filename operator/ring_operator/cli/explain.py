@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ring_operator.cli.common import lines, screen
 from ring_operator.spec import Field, every_field, field_at, nearest, paths_named
-from ring_operator.spec.unsupported import GAPS
+from ring_operator.spec.unsupported import CLUSTER_ONLY, GAPS
 
 
 def explain(
@@ -71,6 +71,9 @@ def _facts(field: Field) -> Iterator[tuple[str, str]]:
     for gap in GAPS:
         if f"spec.{gap.path}" == field.path:
             yield "Not built yet, or not all of it", gap.instead
+    for gap in CLUSTER_ONLY:
+        if f"spec.{gap.path}" == field.path:
+            yield "For jobs on a cluster; with ringctl run", gap.instead
 
 
 def _default(field: Field) -> str | None:

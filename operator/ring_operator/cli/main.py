@@ -8,6 +8,7 @@ import sys
 import typer
 
 from ring_operator.cli.common import print_faults
+from ring_operator.cli.crd import crd
 from ring_operator.cli.explain import explain
 from ring_operator.cli.plan import plan
 from ring_operator.cli.run import run
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (validate, explain, plan, run, version):
+for command in (validate, explain, plan, run, crd, version):
     app.command()(command)
 
 

@@ -84,7 +84,7 @@ def run(
 
 
 def _only_job(file: str, overrides: list[str] | None) -> TrainingJob:
-    jobs = load_jobs(file, overrides)
+    jobs = load_jobs(file, overrides, machine=True)
     if len(jobs) != 1:
         few = ", ".join(job.name for job in jobs)
         raise refuse("", f"{source_name(file)} holds {len(jobs)} jobs ({few})", "Run one job at a time.")

@@ -62,7 +62,7 @@ class Supervisor:
         self._folder = folder
         self._tell = tell
         self._past = folder.past()
-        self._table = Table(self._past.epoch)
+        self._table = Table(self._past.epoch + 1)
         self._history = History()
         self._metrics = MetricsTail(folder / METRICS, self._past.epoch)
         config_maps = {name: dict(files) for name, files in job.config_maps.items()}
@@ -128,8 +128,9 @@ class Supervisor:
                 return self._failed(decision.failure, decision.message)
             case Action.RESTART:
                 self._tell(Restarting(decision))
-        if decision.table != self._table:
+        if decision.action is Action.PUBLISH:
             self._publish(decision.table)
+        self._table = decision.table
         for pod in self._pods:
             if pod.name in decision.replace:
                 self._answers.pop(pod.name, None)
@@ -138,8 +139,8 @@ class Supervisor:
 
     def _publish(self, table: Table) -> None:
         """Files first, then the annotation, as on a cluster."""
-        self._table, self._published = table, time.monotonic()
-        ranks = self._rank_table()
+        self._published = time.monotonic()
+        ranks = self._rank_table(table.epoch)
         text = ranks.to_json()
         write_whole(self._folder / RANKS, text)
         self._folder.settle()  # from here on this run is the folder's own
@@ -150,10 +151,10 @@ class Supervisor:
             pod.annotate(names.ANNOTATION_EPOCH, str(table.epoch))
         self._tell(Started(table.epoch, ranks.world_size, ranks.restarts))
 
-    def _rank_table(self) -> RankTable:
+    def _rank_table(self, epoch: int) -> RankTable:
         plan = self._job.plan
         return RankTable(
-            epoch=self._table.epoch,
+            epoch=epoch,
             job_uid=self._job.uid,
             world_size=plan.world_size,
             degrees=plan.degrees,

@@ -1,185 +1,49 @@
-"""The objects of a job. A pod is one `prepare` container that readies the data, then the `agent` that runs the ranks.
-
-Pods are as harmless as they can be, since they run people's code on people's text: no API token, no root, no
-capabilities, a root file system that cannot be written. What must be written has a volume of its own.
-"""
+"""All objects of a job at once; `children` gives those that its pods share, `pod` one pod alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from ring_operator import names
 from ring_operator.plan import ParallelPlan
-from ring_operator.render.config import Place, run_config
-from ring_operator.render.volumes import mounts_of, volumes_of
+from ring_operator.render.config import Place
+from ring_operator.render.metadata import Manifest
+from ring_operator.render.pods import Slot, pod
+from ring_operator.render.shared import config_map, disruption_budget, network_policy, service
 from ring_operator.spec import TrainingJob
-from ring_operator.spec.workers import Workers
-from ring_worker.contract import ENV_CONFIG, ENV_POD, ENV_RANKS, ENV_STATUS_ADDRESS
-
-Manifest = dict[str, Any]
-
-_NOBODY = 65532  # a user without a name or rights, the same in the worker's image
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Everything that a job needs but the rank table."""
+    """Everything that a job needs but the rank table. All but the pods carry the hash of their manifest."""
 
     config_map: Manifest
     service: Manifest
+    network_policy: Manifest
+    disruption_budget: Manifest | None
     pods: tuple[Manifest, ...]
+
+    @property
+    def children(self) -> tuple[Manifest, ...]:
+        """What the pods share, in the order in which it is made."""
+        budget = (self.disruption_budget,) if self.disruption_budget else ()
+        return (self.config_map, self.service, self.network_policy, *budget)
 
 
 def render(job: TrainingJob, plan: ParallelPlan, place: Place) -> Rendered:
     """Render a job of which `unsupported` finds nothing. Deterministic: same arguments, same objects."""
+    return _rendered(job, plan, place, tuple(pod(job, plan, place, Slot(index)) for index in range(plan.nodes)))
+
+
+def children(job: TrainingJob, plan: ParallelPlan, place: Place) -> tuple[Manifest, ...]:
+    """As `render(...).children`, without making thousands of pods for it."""
+    return _rendered(job, plan, place, ()).children
+
+
+def _rendered(job: TrainingJob, plan: ParallelPlan, place: Place, pods: tuple[Manifest, ...]) -> Rendered:
     return Rendered(
-        config_map=_config_map(job, plan, place),
-        service=_service(job, place),
-        pods=tuple(_pod(job, plan, place, index) for index in range(plan.nodes)),
+        config_map=config_map(job, plan, place),
+        service=service(job, place),
+        network_policy=network_policy(job, place),
+        disruption_budget=disruption_budget(job, plan, place),
+        pods=pods,
     )
-
-
-def _metadata(job: TrainingJob, place: Place, name: str, labels: dict[str, str]) -> Manifest:
-    owner = {
-        "apiVersion": names.API_VERSION,
-        "kind": names.KIND,
-        "name": job.name,
-        "uid": place.job_uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-    namespace = {"namespace": job.metadata.namespace} if job.metadata.namespace else {}
-    return {"name": name, **namespace, "labels": labels, "ownerReferences": [owner]}
-
-
-def _config_map(job: TrainingJob, plan: ParallelPlan, place: Place) -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(job, place, names.config_map(job.name), names.job_labels(job.name)),
-        "data": {names.CONFIG_KEY: run_config(job, plan, place).to_json()},
-    }
-
-
-def _service(job: TrainingJob, place: Place) -> Manifest:
-    """Gives pods DNS names; it balances nothing."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": _metadata(job, place, names.subdomain(job.name), names.job_labels(job.name)),
-        "spec": {
-            "clusterIP": "None",
-            "publishNotReadyAddresses": True,
-            "selector": {names.LABEL_JOB: job.name},
-            "ports": [{"name": "status", "port": names.STATUS_PORT}],
-        },
-    }
-
-
-def _pod(job: TrainingJob, plan: ParallelPlan, place: Place, index: int) -> Manifest:
-    name = names.pod(job.name, index)
-    metadata = _metadata(job, place, name, names.pod_labels(job.name, index))
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {**metadata, "annotations": {names.ANNOTATION_EPOCH: "0"}},
-        "spec": {
-            "hostname": name,
-            "subdomain": names.subdomain(job.name),
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": job.spec.workers.termination_grace_period_seconds,
-            "securityContext": _pod_security(),
-            **_scheduling(job.spec.workers),
-            "initContainers": [_prepare(job, plan, place)],
-            "containers": [_agent(job, plan, place)],
-            "volumes": volumes_of(job),
-        },
-    }
-
-
-def _pod_security() -> Manifest:
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": _NOBODY,
-        "runAsGroup": _NOBODY,
-        "fsGroup": _NOBODY,
-        "fsGroupChangePolicy": "OnRootMismatch",
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-
-
-def _scheduling(workers: Workers) -> Manifest:
-    """Fields of the pod that say where it may run; those that are not set are left out."""
-    fields = {
-        "nodeSelector": dict(workers.node_selector),
-        "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in workers.tolerations],
-        "priorityClassName": workers.priority_class_name,
-        "serviceAccountName": workers.service_account_name,
-    }
-    return {name: value for name, value in fields.items() if value}
-
-
-def _prepare(job: TrainingJob, plan: ParallelPlan, place: Place) -> Manifest:
-    command = ["python", "-m", "ring_worker.data"]
-    return _container(job, plan, place, names.PREPARE_CONTAINER, command)
-
-
-def _agent(job: TrainingJob, plan: ParallelPlan, place: Place) -> Manifest:
-    container = _container(job, plan, place, names.AGENT_CONTAINER, ["python", "-m", "ring_worker.agent"])
-    return {
-        **container,
-        "ports": [{"name": "status", "containerPort": names.STATUS_PORT}],
-        "resources": _with_devices(container["resources"], job.spec.workers, plan),
-    }
-
-
-def _container(job: TrainingJob, plan: ParallelPlan, place: Place, name: str, command: list[str]) -> Manifest:
-    workers = job.spec.workers
-    env_from = [e.model_dump(by_alias=True) for e in workers.env_from]
-    return {
-        "name": name,
-        "image": workers.image or place.image,
-        "command": command,
-        "env": _env(workers, plan),
-        **({"envFrom": env_from} if env_from else {}),
-        "resources": {k: dict(v) for k, v in workers.resources.model_dump(by_alias=True).items() if v},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": mounts_of(job),
-    }
-
-
-def _env(workers: Workers, plan: ParallelPlan) -> list[Manifest]:
-    """Each name once: where the user sets one of ours (`spec.rules` says which may be), the user's holds."""
-    users = {variable.name: variable.model_dump(by_alias=True, exclude_none=True) for variable in workers.env}
-    return [*(own for own in _own_env(plan) if own["name"] not in users), *users.values()]
-
-
-def _own_env(plan: ParallelPlan) -> list[Manifest]:
-    return [
-        {"name": ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-        {"name": ENV_STATUS_ADDRESS, "value": f"$(POD_IP):{names.STATUS_PORT}"},
-        {"name": ENV_CONFIG, "value": f"{names.CONFIG_PATH}/{names.CONFIG_KEY}"},
-        {"name": ENV_RANKS, "value": f"{names.RANKS_PATH}/{names.RANKS_KEY}"},
-        {"name": "OMP_NUM_THREADS", "value": str(plan.threads)},
-        # Compilers and plots keep caches, by default in a home that nobody can write here.
-        {"name": "TRITON_CACHE_DIR", "value": "/tmp/triton"},
-        {"name": "TORCHINDUCTOR_CACHE_DIR", "value": "/tmp/inductor"},
-        {"name": "MPLCONFIGDIR", "value": "/tmp/matplotlib"},
-    ]
-
-
-def _with_devices(resources: Manifest, workers: Workers, plan: ParallelPlan) -> Manifest:
-    """Devices are asked for as limits; Kubernetes takes their requests to be the same."""
-    devices = {names.GPU_RESOURCE: str(plan.ranks_per_node)} if plan.device == "cuda" else {}
-    if workers.rdma is not None:
-        devices[workers.rdma.resource] = str(workers.rdma.count)
-    limits = {**resources.get("limits", {}), **devices}
-    return {**resources, "limits": limits} if limits else resources

@@ -3,7 +3,7 @@
 In: YAML or JSON text, or an object of the API server. Out: jobs, or one `UserError` with every fault there is: path,
 numbers, remedy, file and line. The models (`model`, `workers`, `training`, `job`) hold bounds and defaults; `rules` is
 the table of what binds several fields; `unsupported` the table of what the schema can say but the program cannot do
-yet, which `validate`, `plan` and `run` share.
+yet, or not on this machine, which `validate`, `plan` and `run` share.
 """
 
 from ring_operator.spec.faults import nearest

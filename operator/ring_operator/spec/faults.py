@@ -9,20 +9,19 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from ring_operator.errors import Fault
-from ring_operator.spec.base import UNION_BRANCHES
 from ring_operator.spec.schema import Field, field_at, paths_named
 
 Loc = tuple[str | int, ...]
 
 
-_MARKS = (*UNION_BRANCHES, "[key]")
+_KEY = "[key]"  # pydantic's mark behind the place of a key that is wrong itself
 
 
 def place_of(error: ErrorDetails) -> Loc:
-    """The error's place in the document, without the branches of unions and the mark of a key."""
+    """The error's place in the document, without the mark of a key."""
     *around, last = error["loc"]
     unknown_field = error["type"] == "extra_forbidden"  # whatever it is called, it is a name in the document
-    return (*(p for p in around if p not in _MARKS), *([last] if unknown_field or last not in _MARKS else []))
+    return (*(p for p in around if p != _KEY), *([last] if unknown_field or last != _KEY else []))
 
 
 def path_of(place: Loc) -> str:
@@ -55,7 +54,7 @@ def _said(error: ErrorDetails, place: Loc) -> tuple[str, str]:
         return _not_among(
             value, [str(v) for v in field.values] if field and field.values else [ctx["expected"].strip("'")]
         )
-    if "[key]" in error["loc"]:
+    if _KEY in error["loc"]:
         return f"{shown(value)} is not a name that can stand here", "Use letters, digits, - _ . and one / at most."
     if message := _WORDS.get(kind):
         return message(shown(value), ctx), hint

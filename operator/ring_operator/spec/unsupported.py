@@ -1,7 +1,8 @@
-"""What the manifest can say and the program cannot do yet: one table, shared by `validate`, `plan` and `run`.
+"""What the manifest can say and the program cannot do, or not where the job is to run: one table, shared by all.
 
 The schema is whole from the start, so that manifests written today stay valid; nothing in it is ever read and
-ignored. A row leaves this table in the change that builds the thing.
+ignored. A row leaves this table in the change that builds the thing. Rows of `CLUSTER_ONLY` are things that an
+operator does and `ringctl run` cannot: they bind a job on this machine alone.
 """
 
 from __future__ import annotations
@@ -24,10 +25,15 @@ class Gap:
     instead: str
 
 
-def unsupported(job: TrainingJob) -> tuple[Fault, ...]:
-    """A fault for everything that the job asks for and that is not built yet."""
-    asked = ((gap, gap.asked(job.spec)) for gap in GAPS)
-    return tuple(Fault(f"spec.{gap.path}", f"{said} is not built yet", gap.instead) for gap, said in asked if said)
+def unsupported(job: TrainingJob, machine: bool = False) -> tuple[Fault, ...]:
+    """A fault for everything that the job asks for and does not get. `machine`: on this machine, not on a cluster."""
+    faults = _faults(job.spec, GAPS, "is not built yet")
+    return (*faults, *_faults(job.spec, CLUSTER_ONLY, "is for jobs on a cluster")) if machine else tuple(faults)
+
+
+def _faults(spec: JobSpec, gaps: tuple[Gap, ...], why: str) -> list[Fault]:
+    asked = ((gap, gap.asked(spec)) for gap in gaps)
+    return [Fault(f"spec.{gap.path}", f"{said} {why}", gap.instead) for gap, said in asked if said]
 
 
 def _degree(name: str) -> Callable[[JobSpec], str | None]:
@@ -40,6 +46,11 @@ def _degree(name: str) -> Callable[[JobSpec], str | None]:
 
 def _offload(spec: JobSpec) -> str | None:
     return f"offload {spec.training.offload}" if spec.training.offload != "none" else None
+
+
+def _places(placement: Placement) -> bool:
+    """Whether more is asked for than nodes never to use."""
+    return placement.model_copy(update={"exclude_nodes": ()}) != Placement()
 
 
 def _needle(spec: JobSpec) -> str | None:
@@ -63,11 +74,28 @@ GAPS: tuple[Gap, ...] = (
         "Take cosine or constant.",
     ),
     Gap("evaluation.needle", _needle, "Leave it out; heldOut measures the loss on held-out documents."),
-    Gap("placement", lambda spec: "placement" if spec.placement != Placement() else None, "Leave it out."),
+    Gap(
+        "placement",
+        lambda spec: "placement" if _places(spec.placement) else None,
+        "Leave all of it out but excludeNodes.",
+    ),
     Gap("gang", lambda spec: "gang scheduling" if spec.gang != Gang() else None, "Leave it out."),
+)
+
+CLUSTER_ONLY: tuple[Gap, ...] = (
+    Gap(
+        "placement.excludeNodes",
+        lambda spec: "excluding nodes" if spec.placement.exclude_nodes else None,
+        "Leave it out.",
+    ),
     Gap(
         "recovery.excludeNodeAfter",
         lambda spec: "avoiding nodes" if spec.recovery.exclude_node_after != Recovery().exclude_node_after else None,
+        "Leave it out.",
+    ),
+    Gap(
+        "workers.disruptionBudget",
+        lambda spec: "a disruption budget" if spec.workers.disruption_budget else None,
         "Leave it out.",
     ),
     Gap(

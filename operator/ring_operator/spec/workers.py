@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Strict, Tag
+from pydantic import Field, Strict
 
 from ring_operator.spec.base import (
-    LIST,
-    WORD,
     AbsolutePath,
     CountOrNone,
     DnsLabel,
@@ -177,7 +175,7 @@ class Workers(Section):
     """GPUs of each node, one rank a GPU. 0: ranks compute on the CPU and talk by gloo. auto: what the machine has."""
     processes_per_node: Processes = "auto"
     """Ranks of each node where there are no GPUs. auto: as many as the degrees ask for, else one a CPU core."""
-    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$")] | None = None
     """Container image of the worker. Default: the operator's own worker image."""
     resources: Resources = Resources()
     """What a pod asks for, beside its GPUs."""
@@ -201,6 +199,8 @@ class Workers(Section):
     """Size of /dev/shm, kept in RAM."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
     """Time to save a checkpoint when a pod is told to stop."""
+    disruption_budget: bool = False
+    """Whether voluntary evictions of pods, as when a node is drained, are refused while the job runs."""
 
 
 class Within(Section):
@@ -212,20 +212,13 @@ class Within(Section):
     """preferred: rings cross domains where they must. required: they never do."""
 
 
-Levels = Annotated[
-    Annotated[Literal["auto"], Tag(WORD)]
-    | Annotated[tuple[LabelKey, ...], Strict(False), Field(min_length=1, max_length=8), Tag(LIST)],
-    Discriminator(lambda value: WORD if isinstance(value, str) else LIST),
-]
-
-
 class Placement(Section):
     """Which nodes the pods get, and in which order the rings go over them."""
 
     mode: Literal["operator", "scheduler"] = "operator"
     """operator: pods are pinned to chosen nodes. scheduler: the cluster's scheduler places, ranks follow."""
-    levels: Levels = "auto"
-    """Node label keys of the network's levels, widest first. auto: well-known ones."""
+    levels: Annotated[tuple[LabelKey, ...], Strict(False), Field(max_length=8)] = ()
+    """Node label keys of the network's levels, widest first. Default: well-known ones."""
     within: Within | None = None
     """A whole ring inside one domain of a level."""
     exclude_nodes: Annotated[tuple[DnsName, ...], Strict(False), Field(max_length=1024)] = ()

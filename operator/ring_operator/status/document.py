@@ -18,6 +18,8 @@ Name = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=4096)]
 Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 Number = Annotated[int, Field(ge=0, le=2**53)]
+# Beyond 2^63 the API server compares whole values with a bound that has wrapped round.
+Figure = Annotated[float, Field(ge=-1e15, le=1e15)]
 StepNumber = Annotated[int, Field(ge=-1, le=2**53)]
 Many = 16384  # pods of a job, and so ring members, attempts and nodes
 
@@ -80,9 +82,9 @@ class RingStatus(Part):
     """Its number, from 0."""
     nodes: Annotated[tuple[Name, ...], Field(max_length=Many)] = ()
     """Nodes in ring order; the last one sends to the first."""
-    tokens_per_second: float | None = None
+    tokens_per_second: Figure | None = None
     """Tokens trained by this ring in a second."""
-    efficiency: float | None = None
+    efficiency: Figure | None = None
     """Time the attention would take with the isolated kernel alone, over the time it took."""
 
 
@@ -95,11 +97,11 @@ class Progress(Part):
     """Steps of the whole training."""
     tokens: Number = 0
     """Tokens trained since the first step."""
-    loss: float | None = None
+    loss: Figure | None = None
     """Mean nats a token of the last logged step."""
-    tokens_per_second: float | None = None
+    tokens_per_second: Figure | None = None
     """Tokens trained in a second, by all rings together."""
-    efficiency: float | None = None
+    efficiency: Figure | None = None
     """Efficiency of the rings, weighted by their time."""
     eta_seconds: Number | None = None
     """Seconds to the last step at the present rate."""

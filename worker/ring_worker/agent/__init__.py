@@ -1,7 +1,7 @@
 """One agent in each pod (`python -m ring_worker.agent`): ranks up, down, and up again, without the pod ending.
 
 In: the RunConfig, and a file with the rank table that the operator writes anew for each *epoch* (one start of the
-ranks). Out: `/status` and `/metrics` over HTTP, the ranks' output with a prefix, an exit code.
+ranks). Out: `/status`, `/metrics` and `/stacks` over HTTP, the ranks' output with a prefix, an exit code.
 
 The idea: a failure ends an epoch, never the pod. When a rank dies the agent kills the pod's other ranks at once (they
 would hang in a collective till a time-out), reports `broken`, and waits for the next epoch. No container restart and no

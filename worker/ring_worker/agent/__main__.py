@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ring_worker.agent.server import parse_address, serve
+from ring_worker.agent.server import Page, parse_address, serve
 from ring_worker.agent.supervisor import Printer, Supervisor
 from ring_worker.agent.table import TableWatch
 from ring_worker.contract import (
+    ENV_AFTER_EPOCH,
     ENV_CONFIG,
     ENV_POD,
     ENV_RANKS,
@@ -23,7 +24,7 @@ from ring_worker.contract import (
     ExitCode,
     RunConfig,
 )
-from ring_worker.telemetry.exporter import Exporter
+from ring_worker.telemetry.exporter import CONTENT_TYPE, Exporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Settings:
     ranks: Path
     pod: str
     address: tuple[str, int]
+    after_epoch: int = 0
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
@@ -46,18 +48,30 @@ class Settings:
             ranks=Path(environment[ENV_RANKS]),
             pod=environment[ENV_POD],
             address=parse_address(environment[ENV_STATUS_ADDRESS]),
+            after_epoch=_number(environment.get(ENV_AFTER_EPOCH, "0")),
         )
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ContractError(f"{ENV_AFTER_EPOCH}: {text!r} is not the number of an epoch")
+    return int(text)
 
 
 def supervise(settings: Settings, command: Sequence[str]) -> int:
     job_uid = settings.config.job_uid
     say = Printer()
     exporter = Exporter(settings.config.job, settings.pod)
-    watch = TableWatch(settings.ranks, job_uid, say.agent)
+    watch = TableWatch(settings.ranks, job_uid, say.agent, settings.after_epoch)
     supervisor = Supervisor(settings.pod, command, watch, exporter, say)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
-    serve(settings.address, lambda: supervisor.status(job_uid).to_json(), exporter.render)
+    pages = {
+        "/status": Page("application/json", lambda: supervisor.status(job_uid).to_json().encode()),
+        "/metrics": Page(CONTENT_TYPE, exporter.render),
+        "/stacks": Page("text/plain; charset=utf-8", lambda: supervisor.stacks().encode()),
+    }
+    serve(settings.address, pages)
     return supervisor.run()
 
 

@@ -16,9 +16,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ring_worker.agent.stacks import RankStacks, StackFile, collect
 from ring_worker.contract import (
     ENV_EPOCH,
     ENV_RESTARTS,
+    ENV_STACKS,
     ENV_TELEMETRY,
     ENV_TOKEN,
     Member,
@@ -66,17 +68,27 @@ class Rank:
         self.number = int(environment["RANK"])
         self._say = say
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._process = subprocess.Popen(
+        self._stack_file = StackFile()
+        try:
+            self._process = self._start(command, environment)
+        except OSError:
+            self._stack_file.close()
+            raise
+        self.stacks = RankStacks(self.number, self._process, self._stack_file)
+        self._pump = threading.Thread(target=self._forward, name=f"rank-{self.number}", daemon=True)
+        self._pump.start()
+
+    def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        stacks = self._stack_file.descriptor
+        return subprocess.Popen(
             tethered(command),
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, ENV_STACKS: str(stacks)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=[int(environment[ENV_TELEMETRY])],
+            pass_fds=[int(environment[ENV_TELEMETRY]), stacks],
         )
-        self._pump = threading.Thread(target=self._forward, name=f"rank-{self.number}", daemon=True)
-        self._pump.start()
 
     @property
     def exit_code(self) -> int | None:
@@ -93,6 +105,7 @@ class Rank:
     def wait(self) -> None:
         self._process.wait()
         self._pump.join(_DRAIN_SECONDS)
+        self._stack_file.close()
 
     def failure(self) -> RankFailure:
         """Only after its exit."""
@@ -132,6 +145,10 @@ class RankGroup:
         """
         dead = [r for r in self._ranks if r.exit_code is not None and r.exit_code not in fine]
         return min(dead, key=lambda r: likely_cause(r.exit_code or 0)).failure() if dead else None
+
+    def stacks(self) -> str:
+        """What all ranks are doing; takes ANSWER_SECONDS where one does not answer. From any thread, one at a time."""
+        return collect([rank.stacks for rank in self._ranks])
 
     def terminate(self) -> None:
         for rank in self._ranks:

@@ -1,15 +1,15 @@
-"""`GET /status` (JSON) and `GET /metrics` (Prometheus text), on one port, in threads that never touch the ranks."""
+"""`GET /status` (JSON), `/metrics` (Prometheus text) and `/stacks` (plain text) on one port, in own threads."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ring_worker.contract import ContractError
-from ring_worker.telemetry.exporter import CONTENT_TYPE
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -20,12 +20,16 @@ def parse_address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def serve(address: tuple[str, int], status: Callable[[], str], metrics: Callable[[], bytes]) -> None:
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`body` is called at each request, in a thread of the request."""
+
+    content_type: str
+    body: Callable[[], bytes]
+
+
+def serve(address: tuple[str, int], pages: Mapping[str, Page]) -> None:
     """Serve in the background until the process ends. Raises OSError where the address cannot be had."""
-    pages = {
-        "/status": ("application/json", lambda: status().encode()),
-        "/metrics": (CONTENT_TYPE, metrics),
-    }
     server = _server_class(address[0])(address, _handler(pages))
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
 
@@ -37,18 +41,18 @@ def _server_class(host: str) -> type[ThreadingHTTPServer]:
     return Server
 
 
-def _handler(pages: dict[str, tuple[str, Callable[[], bytes]]]) -> type[BaseHTTPRequestHandler]:
+def _handler(pages: Mapping[str, Page]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 5  # seconds for a silent client
 
         def do_GET(self) -> None:
             page = pages.get(self.path.partition("?")[0])
             if page is None:
-                self.send_error(404, "there are /status and /metrics")
+                self.send_error(404, f"there are {', '.join(pages)}")
                 return
-            body = page[1]()
+            body = page.body()
             self.send_response(200)
-            self.send_header("Content-Type", page[0])
+            self.send_header("Content-Type", page.content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

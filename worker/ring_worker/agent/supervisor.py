@@ -65,6 +65,7 @@ class Supervisor:
         self._group: RankGroup | None = None
         self._telemetry: TelemetrySocket | None = None
         self._stop_asked = False
+        self._asking = threading.Lock()
 
     def stop(self) -> None:
         """From a signal handler: let the ranks save a checkpoint, then return from `run`."""
@@ -85,7 +86,17 @@ class Supervisor:
             failed_rank=failure.rank if failure else None,
             exit_code=failure.exit_code if failure else None,
             error=failure.error if failure else "",
+            metrics=self._exporter.metrics,
         )
+
+    def stacks(self) -> str:
+        """The page of `/stacks`. From any thread."""
+        epoch, group = self._epoch, self._group
+        head = f"pod {self._pod} epoch {epoch.number} {epoch.state.value}\n"
+        if group is None:
+            return f"{head}no ranks run\n"
+        with self._asking:
+            return f"{head}\n{group.stacks()}"
 
     def run(self) -> int:
         """Until the ranks are done or a stop was asked."""

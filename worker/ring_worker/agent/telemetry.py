@@ -11,7 +11,8 @@ import socket
 import threading
 from collections.abc import Callable
 
-_DATAGRAM_BYTES = 65536
+from ring_worker.telemetry.record import DATAGRAM_BYTES
+
 _LOOK_SECONDS = 0.05
 
 
@@ -36,7 +37,7 @@ class TelemetrySocket:
     def _receive(self) -> None:
         while True:
             try:
-                datagram = self._socket.recv(_DATAGRAM_BYTES)
+                datagram = self._socket.recv(DATAGRAM_BYTES)
             except TimeoutError:
                 if self._closing:  # only when nothing is left to read
                     return

@@ -9,11 +9,13 @@ environment has no torch, and the agent must start in a moment.
 """
 
 from ring_worker.contract.codes import (
+    ENV_AFTER_EPOCH,
     ENV_CONFIG,
     ENV_EPOCH,
     ENV_POD,
     ENV_RANKS,
     ENV_RESTARTS,
+    ENV_STACKS,
     ENV_STATUS_ADDRESS,
     ENV_TELEMETRY,
     ENV_TOKEN,
@@ -41,11 +43,13 @@ from ring_worker.contract.run_config import (
 from ring_worker.contract.strict import VERSION, ContractError
 
 __all__ = [
+    "ENV_AFTER_EPOCH",
     "ENV_CONFIG",
     "ENV_EPOCH",
     "ENV_POD",
     "ENV_RANKS",
     "ENV_RESTARTS",
+    "ENV_STACKS",
     "ENV_STATUS_ADDRESS",
     "ENV_TELEMETRY",
     "ENV_TOKEN",

@@ -26,8 +26,9 @@ class AgentStatus:
     """One pod's state, as `GET /status` gives it.
 
     `epoch` 0: none yet. `step` is the last finished one (-1: none), `progress_age_seconds` the time since then or since
-    the start of the epoch. The last four tell of the first rank that failed in this epoch; `exit_code` is the
-    process's own (negative: killed by that signal), `error` the last lines it printed.
+    the start of the epoch. `failed_rank` and on tell of the first rank that failed in this epoch; `exit_code` is the
+    process's own (negative: killed by that signal), `error` the last lines it printed. `metrics`: the newest logged
+    step of this epoch, from the pod of rank 0 alone.
     """
 
     pod: str
@@ -40,6 +41,7 @@ class AgentStatus:
     failed_rank: int | None = None
     exit_code: int | None = None
     error: str = ""
+    metrics: MetricsLine | None = None
     version: int = VERSION
 
     def to_json(self) -> str:

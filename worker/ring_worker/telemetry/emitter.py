@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 
-from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, StepRecord
+from ring_worker.contract import MetricsLine
+from ring_worker.telemetry.record import DATAGRAM_BYTES, Record
 
 
 class Emitter:
@@ -19,14 +21,25 @@ class Emitter:
         self.dropped = 0
         self._socket = _inherited(descriptor) if descriptor else None
 
-    def send(self, record: StepRecord | CheckpointRecord | AliveRecord) -> None:
+    def send(self, record: Record) -> None:
         """One datagram; never blocks, never raises. A record with NaN, which JSON cannot say, is dropped too."""
         if self._socket is None:
             return
         try:
-            self._socket.send(record.to_json().encode())
+            datagram = record.to_json().encode()
+            if len(datagram) > DATAGRAM_BYTES:
+                raise ValueError("too long for the reader")
+            self._socket.send(datagram)
         except (OSError, ValueError):
             self.dropped += 1
+
+    def send_line(self, line: MetricsLine) -> None:
+        """As `send`; a line of more rings than one datagram holds goes without them."""
+        before = self.dropped
+        self.send(line)
+        if self.dropped > before and line.rings:
+            self.dropped = before
+            self.send(replace(line, rings=()))
 
     def close(self) -> None:
         if self._socket:

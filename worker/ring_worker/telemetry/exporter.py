@@ -27,8 +27,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ring_worker.contract import ContractError, Degrees, Member
-from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, PassTimes, Probes, StepRecord
+from ring_worker.contract import ContractError, Degrees, Member, MetricsLine, RingFigures
+from ring_worker.telemetry.record import AliveRecord, CheckpointRecord, PassTimes, Probes, Record, StepRecord
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STEP_BUCKETS_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -89,6 +89,10 @@ class _Epoch:
         ranks = range(self.member.first_rank, self.member.first_rank + self.member.ranks)
         return record.rank in ranks and record.ring in range(self.degrees.rings)
 
+    def logs(self, line: MetricsLine) -> bool:
+        """Whether the line is of this epoch, and rank 0, which alone writes lines, of this pod."""
+        return self.member.first_rank == 0 and self.number in (None, line.epoch)
+
 
 class Exporter(Collector):
     """The counters of one pod. Every method may be called from any thread."""
@@ -101,6 +105,7 @@ class Exporter(Collector):
         self._bad_datagrams = 0
         self._last_progress: float | None = None
         self._checkpoint: tuple[CheckpointRecord, float] | None = None
+        self._metrics: MetricsLine | None = None  # of this epoch
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -114,6 +119,7 @@ class Exporter(Collector):
         with self._lock:
             self._epoch = _Epoch(member, degrees, epoch, restarts)
             self._last_progress = None
+            self._metrics = None
             self._rings.setdefault(member.ring, _Ring())  # at nought before the first step, so that rates see it
             for ring in self._rings.values():
                 ring.newest = None
@@ -130,7 +136,9 @@ class Exporter(Collector):
                 self._last_progress = time.monotonic()
             elif isinstance(record, AliveRecord):
                 self._last_progress = time.monotonic()
-            elif record is not None and self._epoch is not None and self._epoch.knows(record):
+            elif isinstance(record, MetricsLine) and self._epoch is not None and self._epoch.logs(record):
+                self._metrics = record
+            elif isinstance(record, StepRecord) and self._epoch is not None and self._epoch.knows(record):
                 self._rings.setdefault(record.ring, _Ring()).add(record)
                 self._last_progress = time.monotonic()
             else:
@@ -153,6 +161,12 @@ class Exporter(Collector):
         """Step of the last checkpoint that a rank of this pod completed, in any epoch; -1: none."""
         with self._lock:
             return self._checkpoint[0].checkpoint_step if self._checkpoint else -1
+
+    @property
+    def metrics(self) -> MetricsLine | None:
+        """The newest logged step of this epoch; None: none yet, or rank 0 is another pod's."""
+        with self._lock:
+            return self._metrics
 
     def render(self) -> bytes:
         """The page for `/metrics`, of type CONTENT_TYPE."""
@@ -183,7 +197,7 @@ class Exporter(Collector):
 _Sample = tuple[tuple[str, ...], float]
 
 
-def _read(datagram: bytes) -> StepRecord | CheckpointRecord | AliveRecord:
+def _read(datagram: bytes) -> Record:
     """Raises ContractError, or another of `_UNREADABLE`, for whatever is no record with sound numbers."""
     text = datagram.decode()
     if '"checkpoint_step"' in text:
@@ -192,10 +206,20 @@ def _read(datagram: bytes) -> StepRecord | CheckpointRecord | AliveRecord:
         return checkpoint
     if '"alive_rank"' in text:
         return AliveRecord.from_json(text)
+    if '"tokens_per_second"' in text:
+        return _read_line(text)
     step = StepRecord.from_json(text)
     times = [getattr(passes, name) for passes in (step.forward, step.backward) for name in PassTimes.__slots__]
     _require_sound(step.step, step.tokens, step.seconds, step.probes.rows, step.probes.mismatches, *times)
     return step
+
+
+def _read_line(text: str) -> MetricsLine:
+    line = MetricsLine.from_json(text)
+    rings = [getattr(ring, name) for ring in line.rings for name in RingFigures.__slots__]
+    _require_sound(line.step, line.total_steps, line.tokens, line.seconds, line.tokens_per_second, *rings)
+    _require_sound(abs(line.loss), line.lr, line.grad_norm, line.heldout_bits_per_byte or 0.0)
+    return line
 
 
 def _require_sound(*values: float) -> None:

@@ -1,11 +1,18 @@
-"""What one rank measured in one step: one datagram from the rank to its pod's agent. Standard library only."""
+"""What a rank tells its pod's agent, one datagram each. Standard library only.
+
+A step that it measured, a checkpoint, a sign of life; and from rank 0 the line that it wrote to metrics.jsonl, which
+the agent hands on in `/status`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Self
 
+from ring_worker.contract.reports import MetricsLine
 from ring_worker.contract.strict import VERSION, dump, load
+
+DATAGRAM_BYTES = 192 * 1024  # a line of some 550 rings; a little less than what Linux sends at once by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +108,6 @@ class CheckpointRecord:
     @classmethod
     def from_json(cls, text: str) -> Self:
         return load(cls, text, "CheckpointRecord")
+
+
+Record = StepRecord | CheckpointRecord | AliveRecord | MetricsLine

@@ -15,9 +15,9 @@ from ring_operator.spec.workers import Recovery
 
 class Action(enum.StrEnum):
     WAIT = "wait"  # pods are on their way
-    PUBLISH = "publish"  # the first rank table
+    PUBLISH = "publish"  # the rank table
     KEEP = "keep"
-    RESTART = "restart"  # replace the pods without an agent, publish the next rank table
+    RESTART = "restart"  # withdraw the rank table, replace the pods without an agent
     SUCCEED = "succeed"
     FAIL = "fail"
 
@@ -31,11 +31,12 @@ class Reason(enum.StrEnum):
     NOT_RETRYABLE = "NotRetryable"
     NO_PROGRESS = "NoProgress"
     BUDGET_SPENT = "BudgetSpent"
+    DEADLINE = "DeadlineExceeded"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`table`: the one there shall be; a newer epoch is to be published. `replace`: pods to be started anew."""
+    """`table`: the one there shall be from now on. `replace`: pods to be started anew."""
 
     action: Action
     reason: Reason
@@ -55,7 +56,7 @@ def decide(recovery: Recovery, seen: Observed) -> Decision:
     if seen.table.published:
         return Decision(Action.KEEP, Reason.RUNNING, seen.table, seen.history)
     if seen.ready:
-        return Decision(Action.PUBLISH, Reason.READY, seen.table.next(), seen.history)
+        return Decision(Action.PUBLISH, Reason.READY, seen.table.publish(), seen.history)
     return Decision(Action.WAIT, Reason.PREPARING, seen.table, seen.history)
 
 
@@ -76,7 +77,7 @@ def recover(recovery: Recovery, seen: Observed, failure: Failure) -> Decision:
     return Decision(
         action=Action.RESTART,
         reason=Reason.BROKEN,
-        table=seen.table.next() if seen.table.published else seen.table,  # without a table there are no ranks yet
+        table=seen.table.withdraw(),
         history=history.restarted(failure.kind),
         message=f"{failure}; {failure.kind} restart {used + 1} of {allowed}",
         failure=failure,

@@ -1,9 +1,4 @@
-"""What was seen of a job's pods -> `Observed`, the only thing that decisions are made from.
-
-In: for each pod the end of its process (if it ended) and its agent's status (if it answered), wherever they come from:
-pods of a cluster or processes of this machine. Out: frozen values, with failures told apart by what can be done about
-them. A failure counts for the epoch in which it happened: an agent that still speaks of an older one says nothing.
-"""
+"""Looks at all pods of a job -> `Observed`: states, and failures of the epoch that runs."""
 
 from __future__ import annotations
 
@@ -13,64 +8,11 @@ import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ring_worker.contract import AgentState, AgentStatus, ExitCode, likely_cause
+from ring_operator.observe.failures import Failure, FailureClass
+from ring_operator.observe.looks import PodLook
+from ring_worker.contract import AgentState, AgentStatus, ExitCode
 
 _SHELL_SIGNAL = 128  # a shell and a container runtime say 128 + signal
-
-
-class FailureClass(enum.StrEnum):
-    """What a failure asks for."""
-
-    FINAL = "final"  # the same would happen again
-    APPLICATION = "application"
-    INFRASTRUCTURE = "infrastructure"  # not the program's fault: killed, cut off, gone
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an epoch ended. `exit_code`: negative when killed by that signal; None: vanished, or it hangs.
-
-    `rank` None: the pod itself failed. `error`: the last lines it printed.
-    """
-
-    pod: str
-    rank: int | None = None
-    exit_code: int | None = None
-    error: str = ""
-    stalled_seconds: float = 0.0
-    silent_seconds: float = 0.0
-    behind_seconds: float = 0.0
-
-    @property
-    def kind(self) -> FailureClass:
-        code = self.exit_code
-        if code in (ExitCode.INVALID_CONFIG, ExitCode.CORRUPT_DATA, ExitCode.NO_RESTART):
-            return FailureClass.FINAL
-        if code is None or code < 0 or code in (ExitCode.INFRASTRUCTURE, ExitCode.TERMINATED):
-            return FailureClass.INFRASTRUCTURE
-        return FailureClass.APPLICATION
-
-    @property
-    def weight(self) -> int:
-        """Sort key: smaller is more likely the cause of the others."""
-        return likely_cause(-signal.SIGKILL if self.exit_code is None else self.exit_code)
-
-    @property
-    def who(self) -> str:
-        return self.pod if self.rank is None else f"rank {self.rank} in {self.pod}"
-
-    def __str__(self) -> str:
-        if self.stalled_seconds:
-            return f"{self.who} made no progress for {self.stalled_seconds:.0f} s"
-        if self.silent_seconds:
-            return f"the agent of {self.who} did not answer for {self.silent_seconds:.0f} s"
-        if self.behind_seconds:
-            return f"the agent of {self.who} answers, but took up no rank table for {self.behind_seconds:.0f} s"
-        if self.exit_code is None:
-            return f"{self.who} vanished"
-        if self.exit_code < 0:
-            return f"{self.who} was killed by {_signal_name(-self.exit_code)}"
-        return f"{self.who} ended with exit code {self.exit_code}{_meaning(self.exit_code)}"
 
 
 class PodState(enum.StrEnum):
@@ -82,24 +24,6 @@ class PodState(enum.StrEnum):
     STOPPING = "stopping"
     SUCCEEDED = "succeeded"
     ENDED = "ended"  # its process is gone, and not because all was done
-
-
-@dataclass(frozen=True, slots=True)
-class PodLook:
-    """One pod as somebody saw it. `ended`: its process is gone, with `exit_code` if that is known.
-
-    `silent_seconds`: since its agent answered last, or since it was started. `table_seconds`: for how long it could
-    have read the newest rank table. `error`: the last lines of an ended pod.
-    """
-
-    name: str
-    preparing: bool = False
-    ended: bool = False
-    exit_code: int | None = None
-    status: AgentStatus | None = None
-    silent_seconds: float = 0.0
-    table_seconds: float = 0.0
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +78,17 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The rank table as far as decisions need it. `published`: it is there for the pods of now.
+    """The rank table as far as decisions need it: the epoch that runs or is to be published next, and which of both."""
 
-    A job that goes on after a pause has an epoch, and no table for its new pods yet.
-    """
-
-    epoch: int = 0
+    epoch: int = 1
     published: bool = False
 
-    def next(self) -> Table:
-        return Table(self.epoch + 1, published=True)
+    def publish(self) -> Table:
+        return Table(self.epoch, published=True)
+
+    def withdraw(self) -> Table:
+        """An epoch is never published twice: what was told of it may still be running somewhere."""
+        return Table(self.epoch + 1) if self.published else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +105,8 @@ class Observed:
 
     @property
     def ready(self) -> bool:
-        """Every agent waits for a rank table."""
-        return all(pod.state is PodState.WAITING for pod in self.pods)
+        """Every agent answers and would take up a new rank table."""
+        return all(pod.state in (PodState.WAITING, PodState.RUNNING, PodState.BROKEN) for pod in self.pods)
 
     @property
     def without_agent(self) -> tuple[str, ...]:
@@ -240,7 +165,8 @@ def _pod(look: PodLook, table: Table) -> PodSeen:
 def _ended(look: PodLook) -> PodSeen:
     if look.exit_code == ExitCode.DONE:
         return PodSeen(look.name, PodState.SUCCEEDED)
-    return PodSeen(look.name, PodState.ENDED, failure=Failure(look.name, None, _plain(look.exit_code), look.error))
+    failure = Failure(look.name, None, _plain(look.exit_code), look.error, reason=look.reason, blame=look.blame)
+    return PodSeen(look.name, PodState.ENDED, failure=failure)
 
 
 def _rank_failure(pod: str, status: AgentStatus) -> Failure | None:
@@ -254,17 +180,3 @@ def _plain(exit_code: int | None) -> int | None:
     if exit_code is None or exit_code == ExitCode.TERMINATED or not 0 < exit_code - _SHELL_SIGNAL < signal.NSIG:
         return exit_code
     return _SHELL_SIGNAL - exit_code
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _meaning(exit_code: int) -> str:
-    try:
-        return f" ({ExitCode(exit_code).name.lower().replace('_', ' ')})"
-    except ValueError:
-        return ""
