@@ -13,8 +13,10 @@ import tempfile
 from pathlib import Path
 
 from clusterkit import buildah
+from clusterkit.contained import contained
 from clusterkit.host import Mirror, debian_mirror
 from clusterkit.progress import Say, run_shown, say_on_stderr
+from ring_worker.tether import tethered
 
 PACKAGES = ("python3", "python3-venv", "python3-dev", "ca-certificates")
 # What names the mirror, changes with the day, or is of no use to a program.
@@ -67,7 +69,7 @@ def _bootstrap(mirror: Mirror, folder: Path, say: Say) -> Path:
         str(root),
         mirror.uri,
     ]
-    run_shown(command, folder, _folder() / "log", f"base image of Debian {mirror.suite}", say=say)
+    run_shown(tethered(contained(command)), folder, _folder() / "log", f"base image of Debian {mirror.suite}", say=say)
     for path in (root / name for name in _LEFT_OUT):
         _empty(path)
     return root

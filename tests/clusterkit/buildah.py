@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clusterkit.binaries import cache_folder
+from clusterkit.contained import contained
 from clusterkit.progress import CommandError, Say, run_shown, say_on_stderr
+from ring_worker.tether import tethered
 
 
 def image_cache() -> Path:
     return cache_folder() / "images"
 
 
-# So that a build that is killed leaves no mount behind.
-_ALONE = ("unshare", "--mount", "--propagation=private")
-
-
 def command(*arguments: str) -> list[str]:
     storage = ["--root", str(image_cache() / "storage"), "--runroot", str(image_cache() / "run")]
-    return [*_ALONE, "buildah", *storage, "--storage-driver", "overlay", *arguments]
+    return contained(["buildah", *storage, "--storage-driver", "overlay", *arguments])
 
 
 def ask(*arguments: str) -> str:
@@ -34,7 +32,7 @@ def ask(*arguments: str) -> str:
 def run(arguments: Sequence[str], folder: Path, what: str, say: Say = say_on_stderr) -> None:
     """A long command, its output in a log. Raises CommandError."""
     image_cache().mkdir(parents=True, exist_ok=True)
-    run_shown(command(*arguments), folder, image_cache() / "log", what, say=say)
+    run_shown(tethered(command(*arguments)), folder, image_cache() / "log", what, say=say)
 
 
 def export(tag: str, layout: Path, say: Say = say_on_stderr) -> None:
@@ -44,7 +42,7 @@ def export(tag: str, layout: Path, say: Say = say_on_stderr) -> None:
     """
     source = f"containers-storage:[overlay@{image_cache() / 'storage'}+{image_cache() / 'run'}]{tag}"
     skopeo = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", source, f"oci:{layout}:{tag}"]
-    run_shown([*_ALONE, *skopeo], image_cache(), image_cache() / "log", f"{tag}: writing", say=say)
+    run_shown(tethered(contained(skopeo)), image_cache(), image_cache() / "log", f"{tag}: writing", say=say)
 
 
 def image_id(tag: str) -> str | None:

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from clusterkit import cgroups, node_init
 from clusterkit.component import Component
+from clusterkit.contained import contained
 from clusterkit.host import search_path
 from clusterkit.images import PAUSE, Images
 from clusterkit.node_config import SOCKET, NodePlan, cni_config, containerd_config, kubelet_config
@@ -125,8 +126,8 @@ class RealNode:
 
     def _command(self) -> list[str]:
         path = f"PATH={self._programs.shim.parent}:{search_path()}"
-        alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]
-        return ["env", path, *alone, sys.executable, str(node_init.__file__), str(self.plan.folder / "node.json")]
+        init = [sys.executable, str(node_init.__file__), str(self.plan.folder / "node.json")]
+        return ["env", path, *contained(init)]
 
     def _write(self) -> None:
         plan = self.plan
