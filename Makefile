@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 OUTPUT ?= runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check lint types layers unit slow cluster cluster-binaries format benchmark-ring bench-attention bench-operator audit-kernels clean
+.PHONY: help setup quickstart test check lint types layers unit slow e2e cluster cluster-binaries format benchmark-ring bench-attention bench-operator audit-kernels clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ slow: $(READY)
 	$(BIN)/pytest tests/attention -q -n 2
 	$(BIN)/pytest tests/kernels tests/distributed -q
 	$(BIN)/pytest tests/cluster -q
+
+e2e: $(READY)  ## Tests on real nodes (root on Linux): kubelets, containerd, our own images; the first run builds for half an hour
+	$(BIN)/pytest tests/e2e -q
 
 cluster: $(READY)  ## Start a Kubernetes control plane with simulated nodes to play with; Ctrl-C leaves nothing behind
 	@PYTHONPATH=tests $(BIN)/python -m clusterkit.playground

@@ -129,6 +129,15 @@ def test_the_operators_image_has_no_torch(kubectl: Kubectl, real_cluster: RealCl
     assert (code, said.strip()) == (0, "[]")
 
 
+def test_what_the_operators_image_starts_is_the_operator(kubectl: Kubectl, real_cluster: RealCluster) -> None:
+    pod = python_pod("operator", real_cluster.operator_image, "")
+    [container] = pod["spec"]["containers"]
+    del container["command"]
+    container["args"] = ["--help"]
+    code, said = finish(kubectl, pod)
+    assert (code, said.split()[:4]) == (0, ["usage:", "python", "-m", "ring_operator"])
+
+
 SHARE = """
 from pathlib import Path
 folder = Path("/storage")
