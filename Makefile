@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 OUTPUT ?= runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check lint types layers unit slow format benchmark-ring bench-attention audit-kernels clean
+.PHONY: help setup quickstart test check lint types layers unit slow cluster cluster-binaries format benchmark-ring bench-attention audit-kernels clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,13 @@ unit: $(READY)
 slow: $(READY)
 	$(BIN)/pytest tests/attention -q -n 2
 	$(BIN)/pytest tests/kernels tests/distributed -q
+	$(BIN)/pytest tests/cluster -q
+
+cluster: $(READY)  ## Start a Kubernetes control plane with simulated nodes to play with; Ctrl-C leaves nothing behind
+	@PYTHONPATH=tests $(BIN)/python -m clusterkit.playground
+
+cluster-binaries: $(READY)  ## Build the programs of that control plane from their Go modules, once (about 25 minutes)
+	@PYTHONPATH=tests $(BIN)/python -m clusterkit.binaries
 
 format: $(READY)  ## Format the code and mend what the linter can
 	$(BIN)/ruff check --fix .

@@ -27,6 +27,18 @@ def sets(changes: dict[str, Any]) -> list[str]:
     return [f"{path}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}" for path, value in changes.items()]
 
 
+def raw(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The shortest manifest with changes, as plain values, good or bad."""
+    document: dict[str, Any] = yaml.safe_load(SHORTEST)
+    for path, value in (changes or {}).items():
+        *sections, name = path.split(".")
+        target = document if sections[:1] == ["metadata"] else document["spec"]
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[name] = value
+    return document
+
+
 def check(changes: dict[str, Any]) -> Checked:
     return check_manifest(SHORTEST, "job.yaml", sets(changes))
 

@@ -20,6 +20,7 @@ from ring_operator.reconcile.view import (
     Identity,
     Outcome,
     Publish,
+    Remove,
     Stamp,
     Tell,
     View,
@@ -102,6 +103,8 @@ class PretendCluster:
             case Apply(manifest):
                 identity, digest = with_hash_apart(manifest)
                 self.children[identity] = digest
+            case Remove(kind, name):
+                del self.children[kind, name]
             case Publish(table, _):
                 assert not self.tables or table.epoch > self.tables[-1].epoch, "an epoch was published twice"
                 self.table = table

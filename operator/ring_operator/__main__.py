@@ -46,9 +46,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf").setLevel(max(logging.INFO, logging.getLogger().level))
+    from ring_operator.cluster.api import NoClusterError
+
     try:
         return asyncio.run(operate(options))
-    except OSError as error:
+    except (NoClusterError, OSError) as error:
         print(f"ring-training-operator: {error}", file=sys.stderr)
         return 1
 

@@ -109,6 +109,15 @@ def test_a_table_that_is_not_the_next_one_is_ignored_and_said_once(bench: Bench,
     bench.ranks(3)
 
 
+def test_a_pod_that_is_made_anew_ignores_the_table_it_finds(bench: Bench) -> None:
+    bench.publish(rank_table(2))
+    bench.start(RING_AFTER_EPOCH="2")
+    until(lambda: "takes part after 2" in bench.log.read_text(), "what it says of the old table")
+    assert bench.until_state(AgentState.WAITING, 0).step == -1
+    bench.publish(rank_table(3))
+    bench.ranks(3)
+
+
 def test_all_ranks_done_is_the_agents_exit_0(bench: Bench) -> None:
     bench.start()
     bench.publish(rank_table(1))

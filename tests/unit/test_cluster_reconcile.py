@@ -324,6 +324,15 @@ def test_a_plan_with_fewer_nodes_sends_the_others_away() -> None:
     assert there.status.state == "Running"
 
 
+def test_a_disruption_budget_that_is_no_longer_asked_for_goes() -> None:
+    there = running(**{"workers.disruptionBudget": True})
+    assert ("PodDisruptionBudget", "tiny") in there.children
+    there.job = cluster().job
+    there.settle()
+    assert ("PodDisruptionBudget", "tiny") not in there.children
+    assert len(there.children) == 3
+
+
 FAULTS = st.sampled_from(["rank", "program", "remove", "lose", "end", "restart", "crash", "nothing"])
 
 

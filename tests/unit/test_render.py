@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from job_manifests import STORAGE, job
 from ring_operator import names
 from ring_operator.plan import machines_of, plan
-from ring_operator.render import Place, Rendered, children, cluster_place, pod, render, run_config
+from ring_operator.render import Place, Rendered, Slot, children, cluster_place, pod, render, run_config
 from ring_operator.spec import TrainingJob, read_manifest
 from ring_worker.contract import RunConfig
 
@@ -117,7 +117,7 @@ def test_rendering_twice_gives_the_same():
 
 def seat(work: TrainingJob, index: int, attempt: int = 0, avoid: tuple[str, ...] = ()) -> dict:
     planned = plan(work, machines_of(work.spec))
-    return pod(work, planned, cluster_place(work, "uid-1", "worker:latest"), index, attempt, avoid)
+    return pod(work, planned, cluster_place(work, "uid-1", "worker:latest"), Slot(index, attempt, tuple(avoid)))
 
 
 TWO_NODES = {"workers.volumes": [STORAGE], "workers.nodes": 2, "training.batch": 2}

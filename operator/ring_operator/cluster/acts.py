@@ -25,6 +25,7 @@ from ring_operator.reconcile.view import (
     DeleteJob,
     Identity,
     Publish,
+    Remove,
     Stamp,
     Tell,
 )
@@ -74,6 +75,12 @@ class Actor:
 
     async def _apply(self, act: Apply, work: Work) -> None:
         await self._api.apply(paths.of(act.manifest, work.job.namespace), act.manifest)
+
+    async def _remove(self, act: Remove, work: Work) -> None:
+        try:
+            await self._api.delete(paths.one(act.kind, work.job.namespace, act.name), {})
+        except GoneError as error:
+            log.debug("%s", error)
 
     async def _publish(self, act: Publish, work: Work) -> None:
         await self._api.apply(paths.of(act.manifest, work.job.namespace), act.manifest)
@@ -136,6 +143,7 @@ class Actor:
 
 _HOW: dict[type, Callable[[Actor, Any, Work], Awaitable[None]]] = {
     Apply: Actor._apply,
+    Remove: Actor._remove,
     Publish: Actor._publish,
     Create: Actor._create,
     Delete: Actor._delete,

@@ -88,7 +88,7 @@ class Agents:
             return None
         try:
             status = AgentStatus.from_json(text)
-        except ContractError as error:
+        except (ContractError, RecursionError) as error:
             log.warning("agent of %s/%s: %s", pod.namespace, pod.name, error)
             return None
         return status if (status.pod, status.job_uid) == (pod.name, pod.job_uid) else None
@@ -112,11 +112,9 @@ class Agents:
 
 
 def _news(before: AgentStatus, now: AgentStatus) -> bool:
-    """Other than that time goes by."""
-    return (before.state, before.epoch, before.step, before.checkpoint_step, before.failed_rank) != (
-        now.state,
-        now.epoch,
-        now.step,
-        now.checkpoint_step,
-        now.failed_rank,
-    )
+    """Other than that the training goes on."""
+    return _gist(before) != _gist(now)
+
+
+def _gist(status: AgentStatus) -> tuple[str, int, bool, int | None]:
+    return status.state, status.epoch, status.step >= 0, status.failed_rank

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +17,7 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from yaml import YAMLError
 
 FIELD_MANAGER = "ring-training-operator"
 REQUEST_SECONDS = 20.0
@@ -51,12 +53,16 @@ class UnavailableError(ApiError):
     """No answer, too many requests, or an error of the server: later."""
 
 
+class NoClusterError(Exception):
+    """Nobody says where the API server is. The text is meant for the user."""
+
+
 class NotLeaderError(Exception):
     """This replica may not write (any more)."""
 
 
 async def connect(kubeconfig: str | None = None, context: str | None = None) -> Configuration:
-    """In a pod by its service account, else by the kubeconfig."""
+    """In a pod by its service account, else by the kubeconfig. Raises NoClusterError."""
     configuration = Configuration()
     configuration.connection_pool_maxsize = 128
     if kubeconfig is None and context is None:
@@ -65,7 +71,13 @@ async def connect(kubeconfig: str | None = None, context: str | None = None) -> 
             return configuration
         except config.ConfigException:
             pass
-    await config.load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
+    try:
+        await config.load_kube_config(config_file=kubeconfig, context=context, client_configuration=configuration)
+    except (config.ConfigException, YAMLError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        where = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+        raise NoClusterError(
+            f"no cluster: {where} is no usable kubeconfig ({_one_line(error)}), and this is no pod"
+        ) from None
     return configuration
 
 
@@ -173,3 +185,8 @@ def _message(text: str) -> str:
         return str(json.loads(text)["message"])
     except (ValueError, TypeError, KeyError):
         return text[:200]
+
+
+def _one_line(error: Exception) -> str:
+    """What the client's loader says of a file that it cannot make sense of, which may be any error at all."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

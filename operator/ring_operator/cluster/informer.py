@@ -22,13 +22,14 @@ SILENCE_SECONDS = 100.0  # the API server sends a bookmark about once a minute
 _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 Key = tuple[str, str]  # namespace, name
 
 
-class Told(Protocol[T]):
+class Told(Protocol[T_contra]):
     """Called with what was before and what is now; None: not there."""
 
-    def __call__(self, before: T | None, now: T | None) -> None: ...
+    def __call__(self, before: T_contra | None, now: T_contra | None) -> None: ...
 
 
 class Informer(Generic[T]):

@@ -43,15 +43,17 @@ class Stores:
         self._children: dict[Key, dict[tuple[str, str], ChildFacts]] = {}
         self._on_node: dict[str, set[Key]] = {}
         scopes: Sequence[str | None] = namespaces or (None,)
-        self.pods = [
+        self.pods: list[Informer[PodFacts]] = [
             Informer(api, paths.collection("Pod", s), pod_facts, self._pod, labelSelector=_OURS) for s in scopes
         ]
-        self.children = [
+        self.children: list[Informer[ChildFacts]] = [
             Informer(api, paths.collection(kind, s), _child_of(kind), self._child, labelSelector=_OURS)
             for s in scopes
             for kind in CHILDREN
         ]
-        self.nodes = [] if namespaces else [Informer(api, paths.NODES, node_facts, self._node)]
+        self.nodes: list[Informer[NodeFacts]] = (
+            [] if namespaces else [Informer(api, paths.NODES, node_facts, self._node)]
+        )
 
     @property
     def informers(self) -> list[Informer[Any]]:

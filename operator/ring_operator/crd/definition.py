@@ -1,7 +1,7 @@
 """The whole CustomResourceDefinition: schema of spec and status, rules, and what `kubectl get` prints.
 
 The API server checks a manifest by it as `ringctl validate` does, with the same rules and nearly the same words; the
-operator checks again, since some rules have no expression here (`docs/manifests.md` lists them).
+operator checks again, since a few things have no expression here (docs/decisions/006).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ring_operator.crd.structural import LIST_TYPE, VALIDATIONS, Schema, structu
 from ring_operator.spec.job import JobSpec, Metadata, TrainingJob
 from ring_operator.status.document import JobStatus
 
-PLURAL, SHORT = "ringtrainingjobs", "rtj"
+SHORT = "rtj"
 
 # Lists whose entries are told apart by a field, so that several managers may apply entries of their own.
 _KEYS = {
@@ -38,14 +38,14 @@ def definition() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{names.GROUP}", "labels": {names.LABEL_NAME: names.MANAGER}},
+        "metadata": {"name": f"{names.PLURAL}.{names.GROUP}", "labels": {names.LABEL_NAME: names.MANAGER}},
         "spec": {
             "group": names.GROUP,
             "scope": "Namespaced",
             "names": {
                 "kind": names.KIND,
                 "listKind": f"{names.KIND}List",
-                "plural": PLURAL,
+                "plural": names.PLURAL,
                 "singular": names.KIND.lower(),
                 "shortNames": [SHORT],
                 "categories": ["all", "ring"],

@@ -112,7 +112,7 @@ class Controller:
 
     async def _guarded(self, key: Key) -> None:
         memo, began = self.memos.get(key), time.perf_counter()
-        if memo is None or not memo.managed or not self.leading:
+        if memo is None or not memo.managed or memo.identity.deleting or not self.leading:
             return
         result = "ok"
         try:
@@ -151,7 +151,14 @@ class Controller:
         await self._actor.carry_out(outcome.acts, Work(memo.identity, pods, lambda act: _published(memo, act)))
         memo.problem = ""
         memo.alert = outcome.status.state != "Running"
-        return min((t for t in (outcome.again, later) if t is not None), default=None)
+        again = outcome.again
+        if again and not memo.alert:
+            again = max(again, self._progress_pace)  # only progress is to be seen, which news of an agent would precede
+        return min((t for t in (again, later) if t is not None), default=None)
+
+    @property
+    def _progress_pace(self) -> float:
+        return max(PROGRESS_SECONDS, len(self.memos) / WRITES_A_SECOND)
 
     def _view(self, memo: Memo, made: Planned) -> View:
         stores, key = self._parts.stores, memo.identity.key
@@ -194,11 +201,10 @@ class Controller:
         if status == before:
             memo.status = status
             return None
-        if before is not None and _without_progress(status) == _without_progress(before):
-            pace = max(PROGRESS_SECONDS, len(self.memos) / WRITES_A_SECOND)
-            if (left := memo.written_at + pace - time.monotonic()) > 0:
-                memo.status = status
-                return left
+        left = memo.written_at + self._progress_pace - time.monotonic()
+        if left > 0 and before is not None and _without_progress(status) == _without_progress(before):
+            memo.status = status
+            return left
         await self._actor.write_status(memo.identity, status)
         self._parts.metrics.tell(memo.identity, memo.status, status)
         memo.status = memo.written = status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -15,8 +15,8 @@ def registry_for(controller: Controller) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
-    async def job_event(event: dict[str, Any], **_: Any) -> None:
-        controller.saw(event["object"], gone=event.get("type") == "DELETED")
+    async def job_event(event: kopf.RawEvent, **_: Any) -> None:
+        controller.saw(cast(dict[str, Any], event["object"]), gone=event.get("type") == "DELETED")
 
     @kopf.on.login(registry=registry, retries=3)
     async def login(**_: Any) -> kopf.ConnectionInfo:

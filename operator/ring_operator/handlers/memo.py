@@ -62,6 +62,7 @@ def identity_of(raw: Raw) -> Identity:
         generation=int(metadata.get("generation") or 0),
         created=seconds_of(metadata.get("creationTimestamp")),
         restart_request=str(annotations.get(names.ANNOTATION_RESTART, "")),
+        deleting=bool(metadata.get("deletionTimestamp")),
     )
 
 
@@ -96,4 +97,5 @@ def is_ours(raw: Raw) -> bool:
 def _as_written(raw: Raw) -> dict[str, Any]:
     """Without what only the API server and its clients put there."""
     metadata = {k: v for k, v in (raw.get("metadata") or {}).items() if k in ("name", "namespace")}
-    return {**{k: v for k, v in raw.items() if k in ("apiVersion", "kind", "spec")}, "metadata": metadata}
+    kind = {"apiVersion": names.API_VERSION, "kind": names.KIND}  # the items of a list do not say it
+    return {**kind, "metadata": metadata, **({"spec": raw["spec"]} if "spec" in raw else {})}

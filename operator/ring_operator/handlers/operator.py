@@ -127,7 +127,7 @@ class Operator:
                 if not page.get("metadata", {}).get("continue"):
                     break
                 more = {"continue": page["metadata"]["continue"]}
-        self._controller.saw_all({"apiVersion": names.API_VERSION, "kind": names.KIND, **raw} for raw in found)
+        self._controller.saw_all(found)
         self._resynced = time.monotonic()
 
     def _due(self, key: tuple[str, str]) -> None:

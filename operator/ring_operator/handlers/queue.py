@@ -42,7 +42,7 @@ class Queue:
         """Due again after a back-off that doubles. The seconds until then."""
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
-        delay = max(at_least, min(BACK_OFF_MOST, BACK_OFF_FIRST * 2 ** min(count, 12)))
+        delay = max(at_least, min(BACK_OFF_MOST, BACK_OFF_FIRST * 2.0 ** min(count, 12)))
         self.add(key, delay)
         return delay
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -27,7 +27,7 @@ async def serve(
     return runner
 
 
-def _probe(wrong: Callable[[], str]) -> Callable[[web.Request], object]:
+def _probe(wrong: Callable[[], str]) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(_: web.Request) -> web.Response:
         said = wrong()
         return web.Response(text=f"{said or 'ok'}\n", status=503 if said else 200)

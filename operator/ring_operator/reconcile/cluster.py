@@ -16,11 +16,24 @@ from ring_operator.reconcile.looks import history_of, looks_at, table_of
 from ring_operator.reconcile.nodes import charge
 from ring_operator.reconcile.ranks import rank_table, ranks_manifest
 from ring_operator.reconcile.report import running
-from ring_operator.reconcile.view import Act, Apply, CollectStacks, Create, Delete, Outcome, Publish, Stamp, Tell, View
-from ring_operator.reconcile.view import with_hash_apart as _identified
-from ring_operator.render import pod, stacks_map
+from ring_operator.reconcile.view import (
+    Act,
+    Apply,
+    CollectStacks,
+    Create,
+    Delete,
+    Outcome,
+    Publish,
+    Remove,
+    Stamp,
+    Tell,
+    View,
+    with_hash_apart,
+)
+from ring_operator.render import Slot, pod, stacks_map
 from ring_operator.status.document import Attempt, Restarts
 
+OPTIONAL = frozenset({"PodDisruptionBudget"})  # children that a change of the spec can make superfluous
 LOOK_AGAIN_SECONDS = 5.0  # while something is on its way of which no event tells
 
 
@@ -131,15 +144,23 @@ def restarts_of(decision: Decision) -> Restarts:
 
 def _children(view: View) -> list[Act]:
     """Those that are not there, or not as they should be."""
-    wanted = ((*_identified(child), child) for child in view.wanted_children)
-    return [Apply(child) for identity, digest, child in wanted if view.children.get(identity) != digest]
+    wanted = ((*with_hash_apart(child), child) for child in view.wanted_children)
+    differing = [Apply(child) for identity, digest, child in wanted if view.children.get(identity) != digest]
+    kept = {with_hash_apart(child)[0] for child in view.wanted_children}
+    return [
+        *differing,
+        *(Remove(kind, name) for kind, name in view.children if kind in OPTIONAL - {k for k, _ in kept}),
+    ]
 
 
 def _missing(view: View) -> list[Act]:
     """Pods that are to be created, away from nodes that failed. A namesake on its way out is waited for."""
     avoid = tuple(entry.node for entry in view.status.excluded_nodes if seconds_of(entry.until) > view.now)
-    missing = (i for i, name in enumerate(view.names) if name not in view.by_name)
-    return [Create(pod(view.job, view.plan, view.place, i, view.attempts.get(i, 0), avoid)) for i in missing]
+    before = view.wanted_epoch - 1
+    slots = (
+        Slot(i, view.attempts.get(i, 0), avoid, before) for i, name in enumerate(view.names) if name not in view.by_name
+    )
+    return [Create(pod(view.job, view.plan, view.place, slot)) for slot in slots]
 
 
 def _strays(view: View) -> list[Act]:

@@ -18,7 +18,10 @@ from ring_worker.contract import AgentStatus, RankTable
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the API server says of the job's object. `restart_request`: value of its annotation, or empty."""
+    """What the API server says of the job's object. `restart_request`: value of its annotation, or empty.
+
+    `deleting`: it goes as soon as its children have gone, and gets no new ones.
+    """
 
     uid: str
     namespace: str
@@ -26,6 +29,7 @@ class Identity:
     generation: int
     created: float = 0.0
     restart_request: str = ""
+    deleting: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -114,6 +118,14 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete a child that the job no longer asks for."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Apply the ConfigMap of a rank table; the acts after it stamp the pods."""
 
@@ -168,7 +180,7 @@ class DeleteJob:
     """The job outlived its ttl."""
 
 
-Act = Apply | Publish | Create | Delete | Stamp | CollectStacks | Tell | DeleteJob
+Act = Apply | Remove | Publish | Create | Delete | Stamp | CollectStacks | Tell | DeleteJob
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,14 @@ it is published once it is known where the pods are, so the pods mount its Confi
 from ring_operator.render.config import Place, cluster_place, run_config
 from ring_operator.render.manifests import Rendered, children, render
 from ring_operator.render.metadata import Manifest
-from ring_operator.render.pods import pod
+from ring_operator.render.pods import Slot, pod
 from ring_operator.render.shared import ranks_map, stacks_map
 
 __all__ = [
     "Manifest",
     "Place",
     "Rendered",
+    "Slot",
     "children",
     "cluster_place",
     "pod",

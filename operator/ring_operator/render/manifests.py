@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ring_operator.plan import ParallelPlan
 from ring_operator.render.config import Place
 from ring_operator.render.metadata import Manifest
-from ring_operator.render.pods import pod
+from ring_operator.render.pods import Slot, pod
 from ring_operator.render.shared import config_map, disruption_budget, network_policy, service
 from ring_operator.spec import TrainingJob
 
@@ -31,7 +31,7 @@ class Rendered:
 
 def render(job: TrainingJob, plan: ParallelPlan, place: Place) -> Rendered:
     """Render a job of which `unsupported` finds nothing. Deterministic: same arguments, same objects."""
-    return _rendered(job, plan, place, tuple(pod(job, plan, place, index) for index in range(plan.nodes)))
+    return _rendered(job, plan, place, tuple(pod(job, plan, place, Slot(index)) for index in range(plan.nodes)))
 
 
 def children(job: TrainingJob, plan: ParallelPlan, place: Place) -> tuple[Manifest, ...]:

@@ -6,7 +6,7 @@ capabilities, a root file system that cannot be written. What must be written ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ring_operator import names
 from ring_operator.plan import ParallelPlan
@@ -16,21 +16,32 @@ from ring_operator.render.scheduling import scheduling
 from ring_operator.render.volumes import mounts_of, volumes_of
 from ring_operator.spec import TrainingJob
 from ring_operator.spec.workers import Workers
-from ring_worker.contract import ENV_CONFIG, ENV_POD, ENV_RANKS, ENV_STATUS_ADDRESS
+from ring_worker.contract import ENV_AFTER_EPOCH, ENV_CONFIG, ENV_POD, ENV_RANKS, ENV_STATUS_ADDRESS
 
 _NOBODY = 65532  # a user without a name or rights, the same in the worker's image
 
 
-def pod(
-    job: TrainingJob, plan: ParallelPlan, place: Place, index: int, attempt: int = 0, avoid: Iterable[str] = ()
-) -> Manifest:
-    """One pod. `attempt`: how often it was replaced. `avoid`: names of nodes that it must not get."""
-    name = names.pod(job.name, index, attempt)
-    about = metadata(job, place, name, names.pod_labels(job.name, index, attempt))
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One pod's place in the job. `attempt`: how often it was replaced. `avoid`: nodes that it must not get.
+
+    `after_epoch`: the last epoch that it has no part in; the table of that one may still be there when it starts.
+    """
+
+    index: int
+    attempt: int = 0
+    avoid: tuple[str, ...] = ()
+    after_epoch: int = 0
+
+
+def pod(job: TrainingJob, plan: ParallelPlan, place: Place, slot: Slot) -> Manifest:
+    name = names.pod(job.name, slot.index, slot.attempt)
+    about = metadata(job, place, name, names.pod_labels(job.name, slot.index, slot.attempt))
+    after = str(slot.after_epoch)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {**about, "annotations": {names.ANNOTATION_EPOCH: "0"}},
+        "metadata": {**about, "annotations": {names.ANNOTATION_EPOCH: after}},
         "spec": {
             "hostname": name,
             "subdomain": names.subdomain(job.name),
@@ -39,9 +50,9 @@ def pod(
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": job.spec.workers.termination_grace_period_seconds,
             "securityContext": _pod_security(),
-            **scheduling(job, avoid),
+            **scheduling(job, slot.avoid),
             "initContainers": [_prepare(job, plan, place)],
-            "containers": [_agent(job, plan, place)],
+            "containers": [_agent(job, plan, place, after)],
             "volumes": volumes_of(job),
         },
     }
@@ -63,10 +74,11 @@ def _prepare(job: TrainingJob, plan: ParallelPlan, place: Place) -> Manifest:
     return _container(job, plan, place, names.PREPARE_CONTAINER, command)
 
 
-def _agent(job: TrainingJob, plan: ParallelPlan, place: Place) -> Manifest:
+def _agent(job: TrainingJob, plan: ParallelPlan, place: Place, after_epoch: str) -> Manifest:
     container = _container(job, plan, place, names.AGENT_CONTAINER, ["python", "-m", "ring_worker.agent"])
     return {
         **container,
+        "env": [{"name": ENV_AFTER_EPOCH, "value": after_epoch}, *container["env"]],
         "ports": [{"name": "status", "containerPort": names.STATUS_PORT}],
         "resources": _with_devices(container["resources"], job.spec.workers, plan),
     }

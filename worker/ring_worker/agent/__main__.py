@@ -15,6 +15,7 @@ from ring_worker.agent.server import Page, parse_address, serve
 from ring_worker.agent.supervisor import Printer, Supervisor
 from ring_worker.agent.table import TableWatch
 from ring_worker.contract import (
+    ENV_AFTER_EPOCH,
     ENV_CONFIG,
     ENV_POD,
     ENV_RANKS,
@@ -34,6 +35,7 @@ class Settings:
     ranks: Path
     pod: str
     address: tuple[str, int]
+    after_epoch: int = 0
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:
@@ -46,14 +48,21 @@ class Settings:
             ranks=Path(environment[ENV_RANKS]),
             pod=environment[ENV_POD],
             address=parse_address(environment[ENV_STATUS_ADDRESS]),
+            after_epoch=_number(environment.get(ENV_AFTER_EPOCH, "0")),
         )
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ContractError(f"{ENV_AFTER_EPOCH}: {text!r} is not the number of an epoch")
+    return int(text)
 
 
 def supervise(settings: Settings, command: Sequence[str]) -> int:
     job_uid = settings.config.job_uid
     say = Printer()
     exporter = Exporter(settings.config.job, settings.pod)
-    watch = TableWatch(settings.ranks, job_uid, say.agent)
+    watch = TableWatch(settings.ranks, job_uid, say.agent, settings.after_epoch)
     supervisor = Supervisor(settings.pod, command, watch, exporter, say)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())

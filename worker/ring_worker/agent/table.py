@@ -13,12 +13,13 @@ from ring_worker.contract import ContractError, RankTable
 
 
 class TableWatch:
-    """`poll` gives the table of a newer epoch, or None."""
+    """`poll` gives the table of a newer epoch, or None. `after_epoch`: tables up to it are not for this pod."""
 
-    def __init__(self, path: Path, job_uid: str, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, job_uid: str, say: Callable[[str], None], after_epoch: int = 0) -> None:
         self._path = path
         self._job_uid = job_uid
         self._say = say
+        self._after_epoch = after_epoch
         self._seen = ""
 
     def poll(self, epoch: int) -> RankTable | None:
@@ -40,6 +41,9 @@ class TableWatch:
             return None
         if table.job_uid != self._job_uid:
             self._say(f"ignoring a rank table of another job: uid {table.job_uid}, this one is {self._job_uid}")
+            return None
+        if table.epoch <= self._after_epoch:
+            self._say(f"ignoring the rank table of epoch {table.epoch}: this pod takes part after {self._after_epoch}")
             return None
         if table.epoch <= epoch:
             self._say(f"ignoring the rank table of epoch {table.epoch}: epoch {epoch} was run already")

@@ -9,6 +9,7 @@ environment has no torch, and the agent must start in a moment.
 """
 
 from ring_worker.contract.codes import (
+    ENV_AFTER_EPOCH,
     ENV_CONFIG,
     ENV_EPOCH,
     ENV_POD,
@@ -42,6 +43,7 @@ from ring_worker.contract.run_config import (
 from ring_worker.contract.strict import VERSION, ContractError
 
 __all__ = [
+    "ENV_AFTER_EPOCH",
     "ENV_CONFIG",
     "ENV_EPOCH",
     "ENV_POD",

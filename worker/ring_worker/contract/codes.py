@@ -8,6 +8,7 @@ import enum
 ENV_CONFIG = "RING_CONFIG"  # file with the RunConfig
 ENV_RANKS = "RING_RANKS"  # file with the RankTable; absent until the first epoch is published
 ENV_POD = "RING_POD"  # this pod's name, a member of the RankTable
+ENV_AFTER_EPOCH = "RING_AFTER_EPOCH"  # rank tables up to this epoch are not for this pod; 0 where it is not set
 ENV_STATUS_ADDRESS = "RING_STATUS_ADDRESS"  # host:port on which the agent serves /status, /metrics and /stacks
 
 # Environment of a rank, set by the agent, beside torch's RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT.

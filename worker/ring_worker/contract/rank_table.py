@@ -8,6 +8,8 @@ from typing import Self
 from ring_worker.contract.run_config import Degrees
 from ring_worker.contract.strict import VERSION, ContractError, dump, load
 
+MOST_RANKS = 1 << 20  # nothing that claims more is a table; counting its ranks would fill the memory
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -55,6 +57,8 @@ class RankTable:
     def from_json(cls, text: str) -> Self:
         """Read strictly. Raises ContractError, also when the members' ranks are not exactly 0 .. world_size - 1."""
         table = load(cls, text, "RankTable")
+        if max([table.world_size, *(m.ranks for m in table.members)]) > MOST_RANKS:
+            raise ContractError(f"RankTable.world_size: more than {MOST_RANKS:,} ranks")
         ranks = sorted(r for m in table.members for r in range(m.first_rank, m.first_rank + m.ranks))
         if ranks != list(range(table.world_size)):
             raise ContractError(f"RankTable.members: ranks {ranks} are not 0..{table.world_size - 1}, each once")
