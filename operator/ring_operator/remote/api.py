@@ -44,6 +44,9 @@ class Api:
         from kubernetes.client import ApiClient
 
         self._configuration = settings.configuration
+        if not self.server.startswith(("http://", "https://")):
+            message = f"the kubeconfig's server, {self.server!r}, is no address such as https://10.0.0.1:6443"
+            raise UnreachableError(message, "Mend it, or name another --context.")
         with self._translated("the connection"):
             self._client = ApiClient(settings.configuration).rest_client
 
@@ -125,9 +128,7 @@ class Api:
             headers["Content-Type"] = request.content
         url = f"{self.server}{request.path}" + (f"?{urlencode(request.query)}" if request.query else "")
         limits = (CONNECT_SECONDS, request.silence)
-        answer = self._client.request(  # type: ignore[no-untyped-call]
-            request.method, url, headers=headers, body=request.body, _request_timeout=limits
-        )
+        answer = self._client.request(request.method, url, headers=headers, body=request.body, _request_timeout=limits)
         return answer.response
 
     def _authorization(self) -> dict[str, str]:

@@ -133,22 +133,29 @@ class Jobs:
 
     def _watched(self, name: str) -> Iterator[JobSeen | None]:
         """One look and one watch. It is short while no operator has seen the job, which no event tells."""
-        job = self.find(name)
-        yield job
-        if job is None:
-            return
-        seconds = WATCH_SECONDS if job.status.state else UNSEEN_WATCH_SECONDS
-        query = {"fieldSelector": f"metadata.name={name}", "resourceVersion": job.version, "timeoutSeconds": seconds}
         try:
-            for event in self._api.watch(self._path(), f"watch of job {name}", **query):
-                if event.get("type") == "DELETED":
-                    yield None
-                elif event.get("type") in ("ADDED", "MODIFIED"):
-                    yield job_seen(event.get("object") or {})
-                else:  # ERROR, most of all 410: too old a version
-                    return
-        except ExpiredError:
+            job = self.find(name)
+            yield job
+            if job is not None:
+                yield from self._changes(job)
+        except ExpiredError:  # the version that it was to go on from is too old
             return
+
+    def _changes(self, job: JobSeen) -> Iterator[JobSeen | None]:
+        """Behind the look at `job`, until the watch ends."""
+        seconds = WATCH_SECONDS if job.status.state else UNSEEN_WATCH_SECONDS
+        query = {
+            "fieldSelector": f"metadata.name={job.name}",
+            "resourceVersion": job.version,
+            "timeoutSeconds": seconds,
+        }
+        for event in self._api.watch(self._path(), f"watch of job {job.name}", **query):
+            if event.get("type") == "DELETED":
+                yield None
+            elif event.get("type") in ("ADDED", "MODIFIED"):
+                yield job_seen(event.get("object") or {})
+            else:  # ERROR
+                return
 
     def _path(self, name: str = "") -> str:
         collection = f"{_GROUP}/namespaces/{self.namespace}/{names.PLURAL}"

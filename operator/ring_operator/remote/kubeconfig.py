@@ -76,7 +76,7 @@ def _in_pod(target: Target) -> Settings:
 
     configuration = client.Configuration()
     try:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException as error:
         raise UnreachableError(f"this pod's service account: {error}") from None
     return Settings(configuration, target.namespace or _NAMESPACE_IN_POD.read_text().strip())
@@ -90,9 +90,9 @@ def _from_files(files: str, target: Target) -> Settings:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it warns of is said by our errors
     with _complaints() as complaints:
         try:
-            contexts, current = config.list_kube_config_contexts(config_file=files)  # type: ignore[no-untyped-call]
+            contexts, current = config.list_kube_config_contexts(config_file=files)
             context = _context(contexts, current, target, files)
-            config.load_kube_config(  # type: ignore[no-untyped-call]
+            config.load_kube_config(
                 config_file=files,
                 context=context["name"],
                 client_configuration=configuration,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-_STAMPED = re.compile(r"(?P<time>\d{4}-\d\d-\d\dT\S+) (?P<text>.*)", re.DOTALL)
+_STAMPED = re.compile(
+    r"(?P<second>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.(?P<fraction>\d{1,9}))?(?P<zone>Z|[+-]\d\d:\d\d) (?P<text>.*)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,21 @@ class Stamped:
 
 def stamped(line: str) -> Stamped:
     found = _STAMPED.fullmatch(line)
-    return Stamped(_sortable(found["time"]), found["text"]) if found else Stamped("", line)
+    return Stamped(_sortable(found), found["text"]) if found else Stamped("", line)
 
 
-def _sortable(time: str) -> str:
-    """The kubelet leaves out the zeros at the end of the fraction."""
-    whole, _, fraction = time.rstrip("Z").partition(".")
-    return f"{whole}.{fraction:<09}".replace(" ", "0")
+def _sortable(found: re.Match[str]) -> str:
+    """In UTC, with nine digits behind the point: nodes write their own zone, and may leave out zeros at the end."""
+    try:
+        moment = datetime.datetime.fromisoformat(found["second"] + found["zone"]).astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return ""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{(found['fraction'] or '').ljust(9, '0')}"
+
+
+def second_of(time: str) -> str:
+    """A line's time as the API server takes it, to the second."""
+    return f"{time.partition('.')[0]}Z"
 
 
 def selected(lines: Iterable[Stamped], selection: Selection) -> Iterator[Stamped]:

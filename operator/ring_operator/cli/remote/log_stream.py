@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ring_operator import names
-from ring_operator.cli.remote.log_lines import Selection, Stamped, last, selected, stamped
+from ring_operator.cli.remote.log_lines import Selection, Stamped, last, second_of, selected, stamped
 from ring_operator.remote.errors import NotFoundError, RefusedError, UnreachableError
 from ring_operator.remote.jobs import Jobs
 from ring_operator.remote.objects import JobSeen, PodSeen
@@ -64,18 +64,19 @@ class PodStream:
         """Lines after the newest, until the container ends."""
         assert self._pod is not None
         pod = self._pod
-        since = {"sinceTime": f"{self._newest.partition('.')[0]}Z"} if self._newest else {}
+        since = {"sinceTime": second_of(self._newest)} if self._newest else {}
         for line in selected(self._lines(pod, {"follow": "true", **since}), self._selection):
             yield pod.facts.name, line.text
 
     def _lines(self, pod: PodSeen, query: dict[str, Any]) -> Iterator[Stamped]:
-        """New lines; those of the second in which the reading broke off come twice."""
+        """New lines: those of the second in which the reading broke off are given again, and left out."""
         container = names.PREPARE_CONTAINER if self._wants_preparation(pod) else names.AGENT_CONTAINER
+        before = self._newest
         try:
             for text in self._jobs.log(pod, container, timestamps="true", **query):
                 line = stamped(text)
-                if not line.time or line.time > self._newest:
-                    self._newest = line.time or self._newest
+                if not line.time or line.time > before:
+                    self._newest = max(self._newest, line.time)
                     yield line
         except (NotFoundError, RefusedError) as error:  # gone, or not so far as it seemed
             self._say(f"{pod.facts.name}: {error.faults[0].message}")
