@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from clusterkit.cluster import Cluster, fresh_namespace
+from clusterkit.crd import await_crd
 from clusterkit.kubectl import Kubectl
 from job_manifests import job, raw
 from processes import wait_until
@@ -26,7 +27,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 def installed(cluster: Cluster) -> Iterator[Kubectl]:
     """Client-side, as people do: that keeps the whole manifest in an annotation, which has a limit."""
     cluster.kubectl("apply", "--kustomize", str(MANIFESTS))
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{names.PLURAL}.{names.GROUP}", "--timeout=30s")
+    await_crd(cluster.kubectl)
     yield cluster.kubectl
     cluster.kubectl("delete", "--kustomize", str(MANIFESTS / "operator"), "--wait=false")
     cluster.kubectl("delete", "--kustomize", str(MANIFESTS / "rbac"), "--wait=false")
@@ -51,7 +52,7 @@ def may(kubectl: Kubectl, verb: str, resource: str, subresource: str = "", name:
     asked |= {"subresource": subresource, "name": name}
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
     body = json.dumps({**review, "spec": {"resourceAttributes": asked}})
-    said = json.loads(kubectl("create", "--filename=-", "--output=json", stdin=body))
+    said = json.loads(kubectl("create", "--validate=false", "--filename=-", "--output=json", stdin=body))
     return bool(said["status"]["allowed"])
 
 
@@ -61,9 +62,8 @@ def test_pod_security_lets_the_operators_pods_in(installed: Kubectl):
     assert system.json("get", "poddisruptionbudget", names.MANAGER)["spec"]["maxUnavailable"] == 1
 
 
-def test_applying_it_again_changes_nothing(installed: Kubectl):
-    said = installed("apply", "--kustomize", str(MANIFESTS))
-    assert {line.rpartition(" ")[2] for line in said.splitlines()} == {"unchanged"}
+def test_applying_it_again_would_change_nothing(installed: Kubectl):
+    assert installed("diff", "--kustomize", str(MANIFESTS)) == ""
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,11 @@ def apiserver(settings: Settings, ports: Ports, files: Files) -> list[str]:
         f"--endpoint-reconciler-type={'none' if loopback else 'lease'}",
         *_serving(files),
         f"--client-ca-file={files.authority.certificate}",
+        # There is no proxy in front; but the others ask for its authority, again and again.
+        f"--requestheader-client-ca-file={files.authority.certificate}",
+        "--requestheader-allowed-names=front-proxy-client",
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
         f"--kubelet-client-certificate={files.kubelet_client.certificate}",
         f"--kubelet-client-key={files.kubelet_client.key}",
         "--kubelet-preferred-address-types=InternalIP",

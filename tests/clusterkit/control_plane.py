@@ -90,7 +90,7 @@ class ControlPlane:
 
     @property
     def kubectl(self) -> Kubectl:
-        return Kubectl(self._kubectl, self.kubeconfig)
+        return Kubectl(self._kubectl, self.kubeconfig, self.files.folder / "kubectl")
 
     def audit(self, user: str | None = None) -> Iterator[dict[str, Any]]:
         """Every request that was answered so far: who, what, when, with which code; of all users or of one."""

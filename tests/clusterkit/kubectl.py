@@ -18,14 +18,18 @@ class KubectlError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kubectl:
+    """`cache`: where it keeps what it learnt of the API; None: where it does for the user."""
+
     program: Path
     kubeconfig: Path
+    cache: Path | None = None
     namespace: str | None = None
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
         """Raises KubectlError."""
+        cache = [f"--cache-dir={self.cache}"] if self.cache else []
         namespace = [f"--namespace={self.namespace}"] if self.namespace else []
-        command = [str(self.program), f"--kubeconfig={self.kubeconfig}", *namespace, *arguments]
+        command = [str(self.program), f"--kubeconfig={self.kubeconfig}", *cache, *namespace, *arguments]
         said = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=SECONDS)
         if said.returncode:
             raise KubectlError(f"kubectl {' '.join(arguments)}: {said.stderr.strip()}")

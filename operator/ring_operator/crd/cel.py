@@ -38,6 +38,14 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+def told(template: str, *values: str) -> str:
+    """An expression of a message: each %s stands for the value of an expression.
+
+    Adding strings up instead costs more than a rule may: the API server knows no bound of a number's length.
+    """
+    return f"{quoted(template)}.format([{', '.join(values)}])"
+
+
 def any_of(words: tuple[str, ...]) -> str:
     """A list literal of strings."""
     return f"[{', '.join(map(quoted, words))}]"

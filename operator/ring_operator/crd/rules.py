@@ -7,7 +7,7 @@ server. Defaults are filled in before rules are checked, so fields that have one
 from __future__ import annotations
 
 from ring_operator import names
-from ring_operator.crd.cel import Rule, any_of, quoted
+from ring_operator.crd.cel import Rule, any_of, quoted, told
 from ring_operator.spec.model import Attention, Context
 from ring_operator.spec.presets import PRESETS
 from ring_operator.spec.shape_rules import BYTES_VOCABULARY
@@ -33,21 +33,21 @@ _SHAPE = (
         at="spec.model.architecture",
         holds="!has(self.kvHeads) || self.heads % self.kvHeads == 0",
         message="does not divide heads",
-        says="string(self.kvHeads) + ' does not divide heads ' + string(self.heads)",
+        says=told("%s does not divide heads %s", "self.kvHeads", "self.heads"),
         field=".kvHeads",
     ),
     Rule(
         at="spec.model.architecture",
         holds="has(self.headDim) || self.hidden % self.heads == 0",
-        message="is not divisible by heads. Set headDim, or change it",
-        says="string(self.hidden) + ' is not divisible by heads ' + string(self.heads) + '. Set headDim, or change it'",
+        message="is not divisible by heads. Set headDim, or change it.",
+        says=told("%s is not divisible by heads %s. Set headDim, or change it.", "self.hidden", "self.heads"),
         field=".hidden",
     ),
     Rule(
         at="spec.model.architecture",
         holds=f"{_HEAD_WIDTH} % 2 == 0 || (!has(self.headDim) && self.hidden % self.heads != 0)",
         message="is odd, but rotary positions turn pairs",
-        says=f"string({_HEAD_WIDTH}) + ' is odd, but rotary positions turn pairs'",
+        says=told("%s is odd, but rotary positions turn pairs", _HEAD_WIDTH),
         field=".headDim",
     ),
     Rule(
@@ -60,14 +60,20 @@ _SHAPE = (
         at="spec.context",
         holds="self.rope.type in ['default', 'linear'] || has(self.rope.originalLength)",
         message="is missing; only type linear does without. Give the length trained on, in tokens.",
-        says="'is missing; ' + self.rope.type + ' needs it. Give the length trained on, in tokens.'",
+        says=told("is missing; %s needs it. Give the length trained on, in tokens.", "self.rope.type"),
         field=".rope.originalLength",
     ),
     Rule(
         at="spec.context",
         holds=f"self.rope.type == 'default' || !has(self.rope.originalLength) || {_ROPE_REACH} >= double(self.length)",
         message="factor x originalLength is less than context.length",
-        says=f"string({_ROPE_REACH}) + ' positions, but context.length is ' + string(self.length)",
+        says=told(
+            "%s x originalLength %s = %s positions, but context.length is %s",
+            *(
+                f"string({value})"
+                for value in ("self.rope.factor", "self.rope.originalLength", _ROPE_REACH, "self.length")
+            ),
+        ),
         field=".rope.factor",
     ),
     Rule(
@@ -139,21 +145,21 @@ _DEGREES = (
         at="spec.parallelism",
         holds="type(self.context) != int || self.context % self.ulysses == 0",
         message="does not divide context",
-        says="string(self.ulysses) + ' does not divide context ' + string(self.context)",
+        says=told("%s does not divide context %s", "string(self.ulysses)", "string(self.context)"),
         field=".ulysses",
     ),
     Rule(
         at="spec",
         holds=f"!({_SHAPED}) || {_HEADS} % {_ULYSSES} == 0",
         message="does not divide the model's heads",
-        says=f"string({_ULYSSES}) + ' does not divide heads ' + string({_HEADS})",
+        says=told("%s does not divide heads %s", _ULYSSES, _HEADS),
         field=".parallelism.ulysses",
     ),
     Rule(
         at="spec",
         holds=f"!({_SHAPED}) || {_KV_HEADS} % {_ULYSSES} == 0 || {_ULYSSES} % {_KV_HEADS} == 0",
         message="neither divides the model's kvHeads nor is a multiple of them",
-        says=f"string({_ULYSSES}) + ' neither divides kvHeads ' + string({_KV_HEADS}) + ' nor is a multiple of them'",
+        says=told("%s neither divides kvHeads %s nor is a multiple of them", _ULYSSES, _KV_HEADS),
         field=".parallelism.ulysses",
     ),
     Rule(
@@ -163,9 +169,9 @@ _DEGREES = (
             " || (self.context / self.ulysses) % self.innerRing == 0"
         ),
         message="does not divide the ring, context / ulysses",
-        says=(
-            "string(self.innerRing) + ' does not divide the ring, context ' + string(self.context) + ' / ulysses '"
-            " + string(self.ulysses)"
+        says=told(
+            "%s does not divide the ring, context %s / ulysses %s",
+            *(f"string(self.{field})" for field in ("innerRing", "context", "ulysses")),
         ),
         field=".innerRing",
     ),
@@ -198,8 +204,11 @@ _TRAINING = (
         at="spec.training",
         holds="!has(self.schedule.warmupSteps) || self.schedule.warmupSteps <= self.steps",
         message="is more than steps: the learning rate would never reach lr",
-        says="string(self.schedule.warmupSteps) + ' is more than steps ' + string(self.steps)"
-        " + ': the learning rate would never reach lr'",
+        says=told(
+            "%s is more than steps %s: the learning rate would never reach lr",
+            "self.schedule.warmupSteps",
+            "self.steps",
+        ),
         field=".schedule.warmupSteps",
     ),
     Rule(

@@ -84,12 +84,13 @@ class _Converter:
     def _default(self, node: Schema, made: Schema) -> Any:
         """What is written in for a field left out; None: nothing, and nothing either where it would say nothing.
 
-        A mapping is filled in empty, and then field by field.
+        A mapping's is written out, since the API server checks it by the rules of that mapping before it fills it.
         """
         default = node.get("default")
         if not self.defaults or default in (None, "", [], {}):
             return None
-        return {} if "properties" in made else default
+        fields = made.get("properties")
+        return default if fields is None else {n: f["default"] for n, f in fields.items() if "default" in f}
 
 
 def _number_or_word(node: Schema) -> Schema:

@@ -29,7 +29,7 @@ class Architecture(Section):
     """Inner width of the feed-forward part."""
     vocabulary: Annotated[int, Field(ge=2, le=4_194_304)] | None = None
     """Number of token ids. Default: as many as the tokenizer has."""
-    norm_eps: Annotated[float, Field(ge=1e-12, le=0.1)] = 1e-5
+    norm_eps: Annotated[float, Field(gt=0.0, le=0.1)] = 1e-5
     """Added to the mean square in RMSNorm."""
     tie_embeddings: bool = False
     """Whether the output layer is the input embedding."""
