@@ -13,11 +13,12 @@ PATIENCE_SECONDS = 60.0
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+def until(look: Callable[[], T], what: str | Callable[[], str], seconds: float = PATIENCE_SECONDS) -> T:
     """The first answer that is true."""
     deadline = time.monotonic() + seconds
     while not (answer := look()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:.0f} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.1)
     return answer
 
@@ -78,7 +79,7 @@ class Jobs:
             status = self.status(name)
             return status if status.get("state") == state and status.get("epoch", 0) >= epoch else None
 
-        return until(reached, f"{name} {state} in epoch {epoch}, is {self.status(name)}")
+        return until(reached, lambda: f"{name} {state} in epoch {epoch}; it is {self.status(name)}")
 
     def events(self, name: str = "tiny") -> list[str]:
         items = self.kubectl.json("get", "events", "--field-selector", f"involvedObject.name={name}")["items"]

@@ -30,7 +30,7 @@ def operator_component(kubeconfig: Path, folder: Path, name: str = "operator", *
         f"--kubeconfig={kubeconfig}",
         f"--worker-image={IMAGE}",
         f"--port={port}",
-        "--lease-namespace=default",
+        "--lease-namespace=ring-system",
         "--log-level=debug",
         *arguments,
     ]

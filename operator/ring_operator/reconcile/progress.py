@@ -10,6 +10,8 @@ from ring_operator.reconcile.view import View
 from ring_operator.status.document import Progress, RingStatus
 from ring_worker.contract import MetricsLine, RingFigures
 
+MOST = 1e15  # what the status can hold
+
 
 def progress_of(view: View, seen: Observed | None) -> Progress:
     """What is known now; what no agent says at the moment stays as it was. `seen` None: the training is done."""
@@ -78,4 +80,4 @@ def _in_order(nodes: list[str]) -> tuple[str, ...]:
 
 
 def _number(value: float | None, digits: int = 4) -> float | None:
-    return round(value, digits) if value is not None and math.isfinite(value) else None
+    return round(min(max(value, -MOST), MOST), digits) if value is not None and math.isfinite(value) else None

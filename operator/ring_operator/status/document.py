@@ -18,7 +18,8 @@ Name = Annotated[str, Field(max_length=253)]
 Message = Annotated[str, Field(max_length=4096)]
 Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 Number = Annotated[int, Field(ge=0, le=2**53)]
-Figure = Annotated[float, Field(ge=-1e30, le=1e30)]
+# Beyond 2^63 the API server compares whole values with a bound that has wrapped round.
+Figure = Annotated[float, Field(ge=-1e15, le=1e15)]
 StepNumber = Annotated[int, Field(ge=-1, le=2**53)]
 Many = 16384  # pods of a job, and so ring members, attempts and nodes
 
