@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ring_operator.cli.view.live import LiveView
+from ring_operator.cli.view.summary import FolderHome
 from ring_operator.local.events import Outcome, Started, Stepped
 from ring_operator.local.folder import RunFolder
 from ring_operator.local.machine import find_machines
@@ -31,7 +32,8 @@ def main(folder: Path) -> None:
     job = read_manifest(folder / "manifest.yaml")[0]
     lines = [MetricsLine.from_json(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     view = LiveView(console)
-    view.begin(plan(job, find_machines(job.spec.workers.nodes, ())), RunFolder(folder))
+    home = FolderHome(RunFolder(folder))
+    view.begin(plan(job, find_machines(job.spec.workers.nodes, ())), home)
     view.tell(Started(1, 4, 0))
     for line in lines[: 2 * len(lines) // 3]:
         view.tell(Stepped(line))
@@ -39,7 +41,7 @@ def main(folder: Path) -> None:
     console.print()
     for line in lines:
         view.tell(Stepped(line))
-    view.finish(Outcome(ExitCode.DONE, "done"), RunFolder(folder))
+    view.finish(Outcome(ExitCode.DONE, "done"), home)
     svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="make quickstart"), flags=re.DOTALL)
     (IMAGES / "quickstart-run.svg").write_text(svg)  # without fonts from afar
 

@@ -2,7 +2,7 @@
 
 A `Fault` is one thing to mend: the field's path, the arithmetic, the way out. Checks return or yield faults and carry
 on, so that a person sees all of them at once; whoever cannot go on raises one `UserError` with all of them. `ringctl`
-prints it and exits 1, the operator makes a condition of it; neither ever shows a traceback for it.
+prints it and ends with its `exit_code`, the operator makes a condition of it; neither ever shows a traceback for it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Fault:
 
 class UserError(Exception):
     """A request that cannot be met, with every fault that was found. Its text is meant for the user as it stands."""
+
+    exit_code = 1  # of `ringctl`
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = tuple(faults)

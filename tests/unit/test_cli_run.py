@@ -19,14 +19,13 @@ from local_bench import MANIFEST, with_fake_commands
 from ring_operator.cli import main
 from ring_operator.cli.view.live import LiveView
 from ring_operator.cli.view.plain import PlainView
-from ring_operator.cli.view.progress import Progress, duration, rings_line, sparkline
-from ring_operator.cli.view.summary import printable
+from ring_operator.cli.view.progress import Progress, duration, rings_line, sparkline, step_of
+from ring_operator.cli.view.summary import FolderHome, printable
 from ring_operator.local.events import Outcome, Preparing, Restarting, Started, Stepped, Stopping
 from ring_operator.local.folder import RunFolder
 from ring_operator.local.job import local_job
-from ring_operator.observe import Failure, History, Table
+from ring_operator.observe import Failure
 from ring_operator.plan import Machines, plan
-from ring_operator.reconcile import Action, Decision, Reason
 from ring_operator.spec import load_manifest
 from ring_worker.contract import MetricsLine, PreparationProgress, RingFigures
 
@@ -181,13 +180,12 @@ def line(step: int, epoch: int = 1, heldout: float | None = None) -> MetricsLine
 
 def told() -> list[Any]:
     failure = Failure("tiny-0", 1, -9, "last words")
-    decision = Decision(Action.RESTART, Reason.BROKEN, Table(2, True), History(), "rank 1 was killed", failure)
     return [
         Preparing(None),
         Preparing(PreparationProgress(1, 2, 2**20, 2**21, 3)),
         Started(1, 4, 0),
         *(Stepped(line(step)) for step in (1, 2, 3)),
-        Restarting(decision),
+        Restarting("rank 1 was killed", failure),
         Started(2, 4, 1),
         Stepped(line(3, epoch=2, heldout=3.25)),
         Stopping(30),
@@ -197,14 +195,14 @@ def told() -> list[Any]:
 @pytest.mark.parametrize("view_class", [PlainView, LiveView])
 def test_people_are_shown_what_matters(view_class: Any, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=view_class is LiveView, highlight=False)
-    folder = RunFolder(tmp_path)
+    home = FolderHome(RunFolder(tmp_path))
     (tmp_path / "report.json").write_text(json.dumps(REPORT))
     view = view_class(console)
-    view.begin(plan(load_manifest(MANIFEST)[0], Machines(2, 0, 1)), folder)
+    view.begin(plan(load_manifest(MANIFEST)[0], Machines(2, 0, 1)), home)
     for event in told():
         view.tell(event)
     view.end()
-    view.finish(Outcome(0, "done"), folder)
+    view.finish(Outcome(0, "done"), home)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     for text in (
         "1 of 2 files, 1.0 of 2.0 MiB, 3 skipped",
@@ -246,7 +244,10 @@ def test_sparklines(values: list[float], width: int, bars: str) -> None:
 
 def test_many_rings_are_told_by_their_range() -> None:
     rings = tuple(RingFigures(i, 1.0, 0.8, 0.4, 0.1, 0.0, 0.1 * (i + 1), 10, 1.0) for i in range(6))
-    assert rings_line(MetricsLine(1, 1, 1.0, 1.0, 1.0, 1, 1.0, 1.0, 1, rings)) == "0.10 to 0.60 (6 rings)"
+    assert (
+        rings_line(step_of(Stepped(MetricsLine(1, 1, 1.0, 1.0, 1.0, 1, 1.0, 1.0, 1, rings))))
+        == "0.10 to 0.60 (6 rings)"
+    )
 
 
 def test_nothing_that_is_printed_steers_the_terminal() -> None:

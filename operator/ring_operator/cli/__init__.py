@@ -1,6 +1,7 @@
-"""`ringctl`: validate, explain, plan and run training jobs. One file a command; `common` has what they share.
+"""`ringctl`: validate, explain, plan and run training jobs here; submit them to a cluster, and look after them there.
 
-Exit codes: 0 all is well, 1 the manifest cannot be used as it is, 2 the command line cannot.
+One file a command; `common` has what they share, `remote` those that talk to a cluster, `view` shows runs. Exit codes:
+0 all is well, 1 what was asked cannot be, 2 the command line cannot; the others are in `remote.options`.
 """
 
 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ring_operator.errors import Fault, UserError
+from ring_operator.plan import machines_of
+from ring_operator.plan import plan as plan_job
 from ring_operator.spec import Checked, TrainingJob, check_manifest, placed, read_text, unsupported
 
 STANDARD_INPUT = "-"
@@ -84,6 +86,17 @@ def check_file(file: str, overrides: Sequence[str] = (), machine: bool = False) 
         faults=(*checked.faults, *(fault for faults in gaps.values() for fault in faults)),
         documents=tuple(document for i, document in enumerate(checked.documents) if not gaps[i]),
     )
+
+
+def plan_faults(checked: Checked, auto: bool = False) -> Iterator[Fault]:
+    """What a plan would refuse. Where the manifest leaves the GPUs of a node open, only with `auto`."""
+    for job, document in zip(checked.jobs, checked.documents, strict=True):
+        if job.spec.workers.gpus_per_node == "auto" and not auto:
+            continue
+        try:
+            plan_job(job, machines_of(job.spec))
+        except UserError as error:
+            yield from (placed(fault, document) for fault in error.faults)
 
 
 def load_jobs(file: str, overrides: Sequence[str] | None = None, machine: bool = False) -> list[TrainingJob]:

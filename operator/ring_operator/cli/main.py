@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -11,6 +12,11 @@ from ring_operator.cli.common import print_faults
 from ring_operator.cli.crd import crd
 from ring_operator.cli.explain import explain
 from ring_operator.cli.plan import plan
+from ring_operator.cli.remote.change import delete, restart, resume, suspend
+from ring_operator.cli.remote.logs import logs
+from ring_operator.cli.remote.status import status
+from ring_operator.cli.remote.submit import submit
+from ring_operator.cli.remote.top import top
 from ring_operator.cli.run import run
 from ring_operator.cli.validate import validate
 from ring_operator.cli.version import version
@@ -24,8 +30,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (validate, explain, plan, run, crd, version):
-    app.command()(command)
+ON_THIS_MACHINE: tuple[Callable[..., None], ...] = (validate, explain, plan, run, crd, version)
+ON_A_CLUSTER: tuple[Callable[..., None], ...] = (submit, status, top, logs, suspend, resume, restart, delete)
+for _panel, _commands in (("On this machine", ON_THIS_MACHINE), ("On a cluster", ON_A_CLUSTER)):
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
 
 
 def main() -> None:
@@ -34,7 +43,7 @@ def main() -> None:
         app()
     except UserError as error:
         print_faults(error.faults)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:

@@ -17,6 +17,7 @@ from ring_operator.cli.view.guard import GuardedView
 from ring_operator.cli.view.json_lines import JsonView
 from ring_operator.cli.view.live import LiveView
 from ring_operator.cli.view.plain import PlainView
+from ring_operator.cli.view.summary import FolderHome
 from ring_operator.errors import refuse
 from ring_operator.local.events import Outcome
 from ring_operator.local.folder import FAILED, RunFolder
@@ -113,14 +114,15 @@ def _run_in(folder: RunFolder, job: TrainingJob, start: Start, view: GuardedView
     local = local_job(meant, plan, folder, Here(gpus, cache_folder(os.environ)))
     start.take(folder, job)
     folder.write_request(job, document(plan))
-    view.begin(plan, folder)
+    home = FolderHome(folder)
+    view.begin(plan, home)
     try:
         outcome = _supervise(local, folder, view)
     finally:
         view.end()
     if folder.settle():
         outcome = _with_the_old_run_kept(outcome)
-    view.finish(outcome, folder)
+    view.finish(outcome, home)
     return outcome
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from ring_operator.cli.common import Format, check_file, print_faults, screen, source_name
-from ring_operator.errors import Fault, UserError
-from ring_operator.plan import machines_of
-from ring_operator.plan import plan as plan_job
-from ring_operator.spec import Checked, placed
+from ring_operator.cli.common import Format, check_file, plan_faults, print_faults, screen, source_name
+from ring_operator.errors import Fault
+from ring_operator.spec import Checked
 
 
 def validate(
@@ -25,23 +22,12 @@ def validate(
 ) -> None:
     """Check manifests and print all that is wrong with them. Exit code 1 if anything is."""
     results = [(file, check_file(file)) for file in files]
-    faults = [fault for _, checked in results for fault in (*checked.faults, *_plan_faults(checked))]
+    faults = [fault for _, checked in results for fault in (*checked.faults, *plan_faults(checked))]
     if output is Format.JSON:
         _print_json(results, faults)
     else:
         _print_text(results, faults)
     raise typer.Exit(1 if faults else 0)
-
-
-def _plan_faults(checked: Checked) -> Iterator[Fault]:
-    """What a plan would refuse, where the manifest itself says on how many GPUs it runs."""
-    for job, document in zip(checked.jobs, checked.documents, strict=True):
-        if job.spec.workers.gpus_per_node == "auto":
-            continue
-        try:
-            plan_job(job, machines_of(job.spec))
-        except UserError as error:
-            yield from (placed(fault, document) for fault in error.faults)
 
 
 def _print_text(results: list[tuple[str, Checked]], faults: list[Fault]) -> None:

@@ -1,11 +1,11 @@
-"""What happens in a local run, for whoever shows it: a terminal, a log, a program."""
+"""What happens in a run, here or on a cluster, for whoever shows it: a terminal, a log, a program."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ring_operator.observe import Failure
-from ring_operator.reconcile import Decision
+from ring_operator.status.document import Progress, RingStatus
 from ring_worker.contract import MetricsLine, PreparationProgress
 
 
@@ -14,6 +14,13 @@ class Preparing:
     """`progress` None: nothing is known of it yet."""
 
     progress: PreparationProgress | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job on a cluster does not train yet, or not any more; `message` says what it waits for."""
+
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +34,26 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
+    """A line of metrics.jsonl."""
+
     line: MetricsLine
 
 
 @dataclass(frozen=True, slots=True)
+class Advanced:
+    """What a job's status says of its progress, which is less than a line of metrics.jsonl does."""
+
+    epoch: int
+    progress: Progress
+    rings: tuple[RingStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Restarting:
-    decision: Decision
+    """`failure` None: not known here, but for what `message` says."""
+
+    message: str
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +73,4 @@ class Outcome:
     log: str = ""
 
 
-Event = Preparing | Started | Stepped | Restarting | Stopping
+Event = Preparing | Waiting | Started | Stepped | Advanced | Restarting | Stopping

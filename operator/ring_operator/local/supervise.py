@@ -127,7 +127,7 @@ class Supervisor:
             case Action.FAIL:
                 return self._failed(decision.failure, decision.message)
             case Action.RESTART:
-                self._tell(Restarting(decision))
+                self._tell(Restarting(decision.message, decision.failure))
         if decision.action is Action.PUBLISH:
             self._publish(decision.table)
         self._table = decision.table

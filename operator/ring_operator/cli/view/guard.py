@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ring_operator.cli.view import View
+from ring_operator.cli.view import Home, View
 from ring_operator.local.events import Event, Outcome
-from ring_operator.local.folder import RunFolder
 from ring_operator.plan import ParallelPlan
 
 
@@ -22,8 +21,8 @@ class GuardedView:
         self.is_gone = False
         self.gone: Callable[[], None] = lambda: None
 
-    def begin(self, plan: ParallelPlan, folder: RunFolder) -> None:
-        self._pass_on(self._view.begin, plan, folder)
+    def begin(self, plan: ParallelPlan, home: Home) -> None:
+        self._pass_on(self._view.begin, plan, home)
 
     def tell(self, event: Event) -> None:
         self._pass_on(self._view.tell, event)
@@ -31,8 +30,8 @@ class GuardedView:
     def end(self) -> None:
         self._pass_on(self._view.end)
 
-    def finish(self, outcome: Outcome, folder: RunFolder) -> None:
-        self._pass_on(self._view.finish, outcome, folder)
+    def finish(self, outcome: Outcome, home: Home) -> None:
+        self._pass_on(self._view.finish, outcome, home)
 
     def _pass_on(self, method: Callable[..., None], *arguments: Any) -> None:
         if self.is_gone:

@@ -7,9 +7,18 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ring_operator.cli.view.summary import read_report
-from ring_operator.local.events import Event, Outcome, Preparing, Restarting, Started, Stepped, Stopping
-from ring_operator.local.folder import RunFolder
+from ring_operator.cli.view import Home
+from ring_operator.local.events import (
+    Advanced,
+    Event,
+    Outcome,
+    Preparing,
+    Restarting,
+    Started,
+    Stepped,
+    Stopping,
+    Waiting,
+)
 from ring_operator.observe import Failure
 from ring_operator.plan import ParallelPlan, document
 
@@ -21,36 +30,41 @@ class JsonView:
         self._write = write
         self._last = ""
 
-    def begin(self, plan: ParallelPlan, folder: RunFolder) -> None:
-        self._put("planned", folder=str(folder.path), plan=document(plan))
+    def begin(self, plan: ParallelPlan, home: Home) -> None:
+        self._put("planned", **home.place(), plan=document(plan))
 
     def tell(self, event: Event) -> None:
         match event:
             case Preparing(progress):
                 fields = {} if progress is None else _fields(progress)
                 self._put("preparing", **fields)
+            case Waiting(message):
+                self._put("waiting", message=message)
             case Started(epoch, ranks, restarts):
                 self._put("started", epoch=epoch, ranks=ranks, restarts=restarts)
             case Stepped(line):
                 efficiency = [ring.efficiency for ring in line.rings]
                 self._put("step", **_fields(line), ring_efficiency=efficiency)
-            case Restarting(decision):
-                self._put("restart", message=decision.message, failure=_failure(decision.failure))
+            case Advanced(epoch, progress, rings):
+                efficiency = [ring.efficiency for ring in rings]
+                self._put("step", **progress.model_dump(), epoch=epoch, ring_efficiency=efficiency)
+            case Restarting(message, failure):
+                self._put("restart", message=message, failure=_failure(failure))
             case Stopping(grace_seconds):
                 self._put("stopping", grace_seconds=grace_seconds)
 
     def end(self) -> None:
         """Nothing is kept back."""
 
-    def finish(self, outcome: Outcome, folder: RunFolder) -> None:
+    def finish(self, outcome: Outcome, home: Home) -> None:
         self._put(
             "finished",
             exit_code=int(outcome.exit_code),
             message=outcome.message,
             failure=_failure(outcome.failure),
             log=outcome.log or None,
-            checkpoint_step=folder.last_checkpoint(),
-            report=read_report(folder) if outcome.exit_code == 0 else None,
+            checkpoint_step=home.checkpoint_step(),
+            report=home.report() if outcome.exit_code == 0 else None,
         )
 
     def _put(self, event: str, **fields: Any) -> None:

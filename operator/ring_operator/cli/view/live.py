@@ -11,10 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ring_operator.cli.view import Home
 from ring_operator.cli.view.progress import Progress, duration, plan_line, preparation_line, rings_line, sparkline
-from ring_operator.cli.view.summary import print_outcome, short
-from ring_operator.local.events import Event, Outcome, Preparing, Stepped
-from ring_operator.local.folder import RunFolder
+from ring_operator.local.events import Advanced, Event, Outcome, Preparing, Stepped
 from ring_operator.plan import ParallelPlan
 
 _BAR_WIDTH = 40
@@ -28,28 +27,28 @@ class LiveView:
         self._console = console
         self._progress = Progress()
         self._title = Text()
-        self._place = ""
+        self._place = ("", "")
         self._drawn = 0.0
         self._live = Live(console=console, get_renderable=self._table, auto_refresh=False)
 
-    def begin(self, plan: ParallelPlan, folder: RunFolder) -> None:
+    def begin(self, plan: ParallelPlan, home: Home) -> None:
         for note in plan.notes:
             self._console.print(Text.assemble(("note ", "yellow"), note))
         self._title = Text.assemble((plan.job, "bold"), "  ", (plan_line(plan), "dim"))
-        self._place = short(folder.path)
+        self._place = (home.kind, home.name)
         self._live.start()
 
     def tell(self, event: Event) -> None:
         self._progress.add(event)
-        if not isinstance(event, Stepped | Preparing) or time.monotonic() - self._drawn >= _SECONDS_BETWEEN:
+        if not isinstance(event, Stepped | Advanced | Preparing) or time.monotonic() - self._drawn >= _SECONDS_BETWEEN:
             self._drawn = time.monotonic()
             self._live.refresh()
 
     def end(self) -> None:
         self._live.stop()
 
-    def finish(self, outcome: Outcome, folder: RunFolder) -> None:
-        print_outcome(self._console, outcome, folder)
+    def finish(self, outcome: Outcome, home: Home) -> None:
+        home.print_outcome(self._console, outcome)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
@@ -70,23 +69,25 @@ class LiveView:
         yield from self._training()
         if progress.restarts or progress.trouble:
             yield "restarts", Text(f"{progress.restarts}  {progress.trouble}", "yellow")
-        yield "folder", Text(self._place)
+        yield self._place[0], Text(self._place[1])
 
     def _training(self) -> Iterator[tuple[str, RenderableType]]:
-        progress, line = self._progress, self._progress.newest
-        if line is None:
+        progress, newest = self._progress, self._progress.newest
+        if newest is None:
             return
         left = progress.seconds_left()
         remaining = f", {duration(left)} left" if left is not None else ""
-        yield "step", _bar(line.step, line.total_steps, f"{line.step:,} of {line.total_steps:,}{remaining}")
-        losses = [each.loss for each in progress.lines]
-        yield "loss", Text.assemble(f"{line.loss:.3f}  ", (sparkline(losses, _BAR_WIDTH), "cyan"))
+        yield "step", _bar(newest.step, newest.total_steps, f"{newest.step:,} of {newest.total_steps:,}{remaining}")
+        losses = [each.loss for each in progress.lines if each.loss is not None]
+        if losses:
+            yield "loss", Text.assemble(f"{losses[-1]:.3f}  ", (sparkline(losses, _BAR_WIDTH), "cyan"))
         if progress.heldout:
             step, bits = progress.heldout[-1]
             yield "held out", Text(f"{bits:.3f} bits per byte (step {step:,})")
-        speed = f"{line.tokens_per_second:,.0f} tokens/s"
-        rings = rings_line(line)
-        yield "speed", Text(speed + (f", ring efficiency {rings}" if rings else ""))
+        rings = rings_line(newest)
+        parts = [f"{newest.tokens_per_second:,.0f} tokens/s"] if newest.tokens_per_second is not None else []
+        if parts := [*parts, *([f"ring efficiency {rings}"] if rings else [])]:
+            yield "speed", Text(", ".join(parts))
 
 
 def _bar(done: float, total: float, text: str) -> Table:

@@ -6,12 +6,20 @@ import time
 
 from rich.console import Console
 
-from ring_operator.cli.view.progress import Progress, duration, plan_line, preparation_line, rings_line
-from ring_operator.cli.view.summary import print_outcome, short
-from ring_operator.local.events import Event, Outcome, Preparing, Restarting, Started, Stepped, Stopping
-from ring_operator.local.folder import RunFolder
+from ring_operator.cli.view import Home
+from ring_operator.cli.view.progress import Progress, Step, duration, plan_line, preparation_line, rings_line
+from ring_operator.local.events import (
+    Advanced,
+    Event,
+    Outcome,
+    Preparing,
+    Restarting,
+    Started,
+    Stepped,
+    Stopping,
+    Waiting,
+)
 from ring_operator.plan import ParallelPlan
-from ring_worker.contract import MetricsLine
 
 _SECONDS_BETWEEN = 1.0
 
@@ -23,12 +31,12 @@ class PlainView:
         self._console = console
         self._progress = Progress()
         self._said = 0.0
-        self._waiting: MetricsLine | None = None  # came too soon after the line before
+        self._waiting: Step | None = None  # came too soon after the line before
         self._preparation = ""
 
-    def begin(self, plan: ParallelPlan, folder: RunFolder) -> None:
+    def begin(self, plan: ParallelPlan, home: Home) -> None:
         self._say(f"{plan.job}: {plan_line(plan)}")
-        self._say(f"run folder: {short(folder.path)}")
+        self._say(f"{home.kind}: {home.name}")
         for note in plan.notes:
             self._say(f"note: {note}")
 
@@ -37,20 +45,23 @@ class PlainView:
         match event:
             case Preparing():
                 self._say_preparation()
-            case Stepped(line):
-                self._step(line)
+            case Stepped() | Advanced():
+                self._step(self._progress.lines[-1])
             case Started() | Stopping():
                 self._flush()
                 self._say(self._progress.phase)
-            case Restarting(decision):
+            case Waiting(message):
                 self._flush()
-                self._say(f"restart: {decision.message}")
+                self._say(message)
+            case Restarting(message):
+                self._flush()
+                self._say(f"restart: {message}")
 
     def end(self) -> None:
         self._flush()
 
-    def finish(self, outcome: Outcome, folder: RunFolder) -> None:
-        print_outcome(self._console, outcome, folder)
+    def finish(self, outcome: Outcome, home: Home) -> None:
+        home.print_outcome(self._console, outcome)
 
     def _say_preparation(self) -> None:
         preparation = self._progress.preparation
@@ -61,9 +72,9 @@ class PlainView:
             self._said = time.monotonic()
             self._say(text)
 
-    def _step(self, line: MetricsLine) -> None:
-        self._waiting = line
-        if self._due() or line.heldout_bits_per_byte is not None:
+    def _step(self, step: Step) -> None:
+        self._waiting = step
+        if self._due() or step.heldout is not None:
             self._flush()
 
     def _due(self) -> bool:
@@ -75,13 +86,16 @@ class PlainView:
             self._say(self._step_line(self._waiting))
             self._waiting = None
 
-    def _step_line(self, line: MetricsLine) -> str:
-        parts = [f"step {line.step}/{line.total_steps}", f"loss {line.loss:.3f}"]
-        parts.append(f"{line.tokens_per_second:,.0f} tokens/s")
-        if rings := rings_line(line):
+    def _step_line(self, step: Step) -> str:
+        parts = [f"step {step.step}/{step.total_steps}"]
+        if step.loss is not None:
+            parts.append(f"loss {step.loss:.3f}")
+        if step.tokens_per_second is not None:
+            parts.append(f"{step.tokens_per_second:,.0f} tokens/s")
+        if rings := rings_line(step):
             parts.append(f"ring efficiency {rings}")
-        if line.heldout_bits_per_byte is not None:
-            parts.append(f"held out {line.heldout_bits_per_byte:.3f} bits per byte")
+        if step.heldout is not None:
+            parts.append(f"held out {step.heldout:.3f} bits per byte")
         if (left := self._progress.seconds_left()) is not None:
             parts.append(f"{duration(left)} left")
         return "  ".join(parts)

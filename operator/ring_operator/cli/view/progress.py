@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ring_operator.local.events import Event, Preparing, Restarting, Started, Stepped, Stopping
+from ring_operator.local.events import Advanced, Event, Preparing, Restarting, Started, Stepped, Stopping, Waiting
 from ring_operator.plan import ParallelPlan
 from ring_worker.contract import MetricsLine, PreparationProgress
 
@@ -18,19 +18,67 @@ _RINGS_NAMED = 4
 _MIB = 2**20
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A finished step, as far as it is known. `efficiencies`: (ring, efficiency). `seconds`: of training so far.
+
+    `left`: seconds to the end, where others have reckoned them. `heldout`: bits per byte.
+    """
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: float | None
+    tokens_per_second: float | None
+    efficiencies: tuple[tuple[int, float], ...]
+    heldout: float | None = None
+    seconds: float = 0.0
+    left: float | None = None
+
+
+def step_of(event: Stepped | Advanced) -> Step:
+    if isinstance(event, Stepped):
+        return _step_of_line(event.line)
+    progress = event.progress
+    of_rings = tuple((r.index, r.efficiency) for r in event.rings if r.efficiency is not None)
+    of_all = ((0, progress.efficiency),) if progress.efficiency is not None else ()
+    return Step(
+        step=progress.step,
+        total_steps=progress.total_steps,
+        epoch=event.epoch,
+        loss=progress.loss,
+        tokens_per_second=progress.tokens_per_second,
+        efficiencies=of_rings or of_all,
+        left=progress.eta_seconds,
+    )
+
+
+def _step_of_line(line: MetricsLine) -> Step:
+    return Step(
+        step=line.step,
+        total_steps=line.total_steps,
+        epoch=line.epoch,
+        loss=line.loss,
+        tokens_per_second=line.tokens_per_second,
+        efficiencies=tuple((r.index, r.efficiency) for r in line.rings if r.efficiency is not None),
+        heldout=line.heldout_bits_per_byte,
+        seconds=line.seconds,
+    )
+
+
 @dataclass(slots=True)
 class Progress:
     """A run so far. `phase`: what happens now, in a few words. `heldout`: step and bits per byte, newest last."""
 
     phase: str = "starting"
     preparation: PreparationProgress | None = None
-    lines: deque[MetricsLine] = field(default_factory=lambda: deque(maxlen=_LINES_KEPT))
+    lines: deque[Step] = field(default_factory=lambda: deque(maxlen=_LINES_KEPT))
     heldout: list[tuple[int, float]] = field(default_factory=list)
     restarts: int = 0
     trouble: str = ""
 
     @property
-    def newest(self) -> MetricsLine | None:
+    def newest(self) -> Step | None:
         return self.lines[-1] if self.lines else None
 
     def add(self, event: Event) -> None:
@@ -41,28 +89,32 @@ class Progress:
             case Started(epoch, ranks, restarts):
                 self.phase = f"starting {ranks} rank{'s' if ranks != 1 else ''}, epoch {epoch}"
                 self.restarts = restarts
-            case Stepped(line):
-                self._add_line(line)
-            case Restarting(decision):
+            case Stepped() | Advanced():
+                self._add_step(step_of(event))
+            case Waiting(message):
+                self.phase = message
+            case Restarting(message):
                 self.phase = "restarting"
-                self.trouble = decision.message
+                self.trouble = message
             case Stopping():
                 self.phase = "stopping: saving a checkpoint (Ctrl-C again to end at once)"
 
-    def _add_line(self, line: MetricsLine) -> None:
+    def _add_step(self, step: Step) -> None:
         """After a restart steps come again; the ones they replace are forgotten."""
-        while self.lines and self.lines[-1].step >= line.step:
+        while self.lines and self.lines[-1].step >= step.step:
             self.lines.pop()
-        self.lines.append(line)
+        self.lines.append(step)
         if not self.phase.startswith("stopping"):
-            self.phase = "training" if line.step < line.total_steps else "finishing: sample, report, picture"
-        if line.heldout_bits_per_byte is not None:
-            self.heldout.append((line.step, line.heldout_bits_per_byte))
+            self.phase = "training" if step.step < step.total_steps else "finishing: sample, report, picture"
+        if step.heldout is not None:
+            self.heldout.append((step.step, step.heldout))
 
     def seconds_left(self) -> float | None:
-        """At the pace of the last lines, evaluation and saving left out. None: not known yet."""
+        """As told, or at the pace of the last steps, evaluation and saving left out. None: not known yet."""
+        if self.newest is not None and self.newest.left is not None:
+            return self.newest.left
         recent = list(self.lines)[-_LINES_FOR_SPEED:]
-        if len(recent) < 2:
+        if len(recent) < 2 or not recent[-1].seconds:
             return None
         first, last = recent[0], recent[-1]
         return (last.total_steps - last.step) * (last.seconds - first.seconds) / (last.step - first.step)
@@ -86,9 +138,9 @@ def preparation_line(progress: PreparationProgress) -> str:
     )
 
 
-def rings_line(line: MetricsLine) -> str:
+def rings_line(step: Step) -> str:
     """Ring efficiency: ideal over wall time of the attention. Empty where nothing was measured."""
-    found = [(ring.index, ring.efficiency) for ring in line.rings if ring.efficiency is not None]
+    found = step.efficiencies
     if not found:
         return ""
     if len(found) == 1:

@@ -1,4 +1,4 @@
-"""What came of a run, in a few lines: from report.json at the end, or why there is none."""
+"""What came of a run on this machine, in a few lines: from report.json at the end, or why there is none."""
 
 from __future__ import annotations
 
@@ -20,13 +20,34 @@ _ERROR_LINES = 15
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def print_outcome(console: Console, outcome: Outcome, folder: RunFolder) -> None:
-    if outcome.exit_code == ExitCode.DONE:
-        _print_done(console, folder)
-    elif outcome.exit_code == ExitCode.TERMINATED:
-        _print_stopped(console, outcome, folder)
-    else:
-        _print_failed(console, outcome)
+class FolderHome:
+    """A run folder as the `Home` of a run."""
+
+    kind = "folder"
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    @property
+    def name(self) -> str:
+        return short(self._folder.path)
+
+    def place(self) -> dict[str, Any]:
+        return {"folder": str(self._folder.path)}
+
+    def checkpoint_step(self) -> int | None:
+        return self._folder.last_checkpoint()
+
+    def report(self) -> dict[str, Any] | None:
+        return read_report(self._folder)
+
+    def print_outcome(self, console: Console, outcome: Outcome) -> None:
+        if outcome.exit_code == ExitCode.DONE:
+            _print_done(console, self._folder)
+        elif outcome.exit_code == ExitCode.TERMINATED:
+            _print_stopped(console, outcome, self._folder)
+        else:
+            _print_failed(console, outcome)
 
 
 def read_report(folder: RunFolder) -> dict[str, Any] | None:
