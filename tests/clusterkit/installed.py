@@ -6,7 +6,7 @@ import time
 
 import yaml
 
-from clusterkit.install import MANIFESTS
+from clusterkit.install import MANIFESTS, install
 from clusterkit.kubectl import Kubectl
 
 NAMESPACE = "ring-system"
@@ -16,16 +16,15 @@ SECONDS = 240.0
 
 def install_all(kubectl: Kubectl, operator_image: str, worker_image: str) -> None:
     """When this returns, both replicas are ready."""
-    documents = list(yaml.safe_load_all(kubectl("kustomize", str(MANIFESTS))))
-    for document in documents:
+    install(kubectl)
+    for file in sorted((MANIFESTS / "operator").glob("*.yaml")):
+        document = yaml.safe_load(file.read_text())
         if document["kind"] == "Deployment":
             container = document["spec"]["template"]["spec"]["containers"][0]
             container |= {"image": operator_image, "imagePullPolicy": "IfNotPresent"}
             container["args"][0] = f"--worker-image={worker_image}"
-    first = [d for d in documents if d["kind"] in ("Namespace", "CustomResourceDefinition")]
-    kubectl.apply(*first)
-    kubectl("wait", "--for=condition=Established", "crd/ringtrainingjobs.ringtraining.dev", "--timeout=60s")
-    kubectl.apply(*(d for d in documents if d not in first))
+        if document["kind"] != "Kustomization":
+            kubectl.apply(document)
     await_operator(kubectl)
 
 

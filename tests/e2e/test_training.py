@@ -94,7 +94,7 @@ class Run:
     def losses(self) -> dict[int, float]:
         """Of every step, from the file that rank 0 writes beside the checkpoints."""
         text = self._read("/checkpoints/run/metrics.jsonl")
-        lines = [json.loads(line) for line in text.splitlines()]
+        lines = [json.loads(line) for line in text.splitlines() if line]
         return {line["step"]: line["loss"] for line in lines}
 
     def checkpoints(self) -> list[str]:
