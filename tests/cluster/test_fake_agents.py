@@ -185,7 +185,7 @@ def _pod(name: str, uid: str) -> dict[str, object]:
         "metadata": {"name": name, "labels": {names.LABEL_JOB: JOB}, "ownerReferences": [owner]},
         "spec": {
             "restartPolicy": "Never",
-            "nodeSelector": nodes.SIMULATED,
+            "nodeSelector": {"kubernetes.io/hostname": "agents"},
             "containers": [{"name": names.AGENT_CONTAINER, "image": "none"}],
         },
     }

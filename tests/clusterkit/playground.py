@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m clusterkit.playground", description=__doc__.partition("\n")[0])
     parser.add_argument("--nodes", type=int, default=8, metavar="N", help="simulated nodes of 8 GPUs (default: 8)")
     count = parser.parse_args(arguments).nodes
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         play(count)
