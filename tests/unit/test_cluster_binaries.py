@@ -1,4 +1,4 @@
-"""The programs of the test cluster are built once, whole or not at all, by a Go that is new enough (here a fake one)."""
+"""Programs of the test cluster are built once, whole or not at all, by a Go that is new enough (a fake one here)."""
 
 from __future__ import annotations
 
