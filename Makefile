@@ -50,7 +50,7 @@ slow: $(READY)
 e2e: $(READY)  ## Tests on real nodes (root on Linux): kubelets, containerd, our own images; the first run builds for half an hour
 	$(BIN)/pytest tests/e2e -q
 
-cluster: $(READY)  ## Start a Kubernetes control plane with simulated nodes to play with; Ctrl-C leaves nothing behind
+cluster: $(READY)  ## Play with the operator on a Kubernetes control plane with simulated nodes; Ctrl-C leaves nothing behind
 	@PYTHONPATH=tests $(BIN)/python -m clusterkit.playground
 
 cluster-binaries: $(READY)  ## Build the programs of that control plane from their Go modules, once (about 25 minutes)

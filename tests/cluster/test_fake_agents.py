@@ -20,23 +20,30 @@ from ring_operator import names
 from ring_worker.contract import AgentStatus, Degrees, Master, Member, RankTable
 
 JOB = "ring"
+NODE = "agents"
 PODS = [names.pod(JOB, index) for index in range(2)]
 PATIENCE = 30.0
 
 
 @pytest.fixture(scope="module")
-def agents(cluster: Cluster, kwok: Component) -> Iterator[FakeAgents]:
-    """One server for all tests of this file, and a node with room for all their pods."""
-    nodes.create(cluster.kubeconfig, [nodes.node("agents")])
-    with FakeAgents(cluster.kubeconfig) as running:
-        yield running
-    nodes.delete(cluster.kubeconfig, ["agents"])
+def node(cluster: Cluster, kwok: Component) -> Iterator[str]:
+    """With room for all pods of these tests."""
+    nodes.create(cluster.kubeconfig, [nodes.node(NODE)])
+    yield NODE
+    nodes.delete(cluster.kubeconfig, [NODE])
 
 
 @pytest.fixture
-def uid(kubectl: Kubectl, agents: FakeAgents) -> str:
+def course(agents: FakeAgents) -> Iterator[None]:
+    """Quick steps, and no end of them."""
+    before, agents.course = agents.course, Course(steps=None, step_seconds=0.05, checkpoint_every=5)
+    yield
+    agents.course = before
+
+
+@pytest.fixture
+def uid(kubectl: Kubectl, course: None, node: str) -> str:
     """Of a job of two pods that run."""
-    agents.course = Course(steps=None, step_seconds=0.05, checkpoint_every=5)
     job_uid = _owner(kubectl)
     kubectl.create(*(_pod(name, job_uid) for name in PODS))
     kubectl("wait", "pods", "--all", "--for=condition=Ready", "--timeout=60s")
@@ -58,7 +65,7 @@ def test_a_job_from_waiting_to_succeeded(agents: FakeAgents, kubectl: Kubectl, n
     assert _status(kubectl, PODS[1]) is None
 
 
-def test_a_job_ends_after_its_steps(agents: FakeAgents, kubectl: Kubectl, namespace: str):
+def test_a_job_ends_after_its_steps(agents: FakeAgents, kubectl: Kubectl, course: None, node: str):
     agents.course = Course(steps=3, step_seconds=0.05)
     job_uid = _owner(kubectl)
     kubectl.create(*(_pod(name, job_uid) for name in PODS))
@@ -185,14 +192,14 @@ def _pod(name: str, uid: str) -> dict[str, object]:
         "metadata": {"name": name, "labels": {names.LABEL_JOB: JOB}, "ownerReferences": [owner]},
         "spec": {
             "restartPolicy": "Never",
-            "nodeSelector": nodes.SIMULATED,
+            "nodeSelector": {"kubernetes.io/hostname": NODE},
             "containers": [{"name": names.AGENT_CONTAINER, "image": "none"}],
         },
     }
 
 
 def _ranks(epoch: int, uid: str) -> dict[str, object]:
-    members = tuple(Member(pod, "agents", f"127.16.0.{rank}", rank, 1, 0, rank) for rank, pod in enumerate(PODS))
+    members = tuple(Member(pod, NODE, f"127.16.0.{rank}", rank, 1, 0, rank) for rank, pod in enumerate(PODS))
     table = RankTable(epoch, uid, 2, Degrees(context=2), Master("127.16.0.0", 29500), f"token-{epoch}", members)
     return {
         "apiVersion": "v1",

@@ -15,12 +15,15 @@ from clusterkit.nodes import Grid, Machine
 from processes import wait_until
 
 SHAPE = Grid(racks=2, nodes=2, nvlink=2)
+FLEET = {"ring-test/fleet": "sim"}
 
 
 @pytest.fixture
 def fleet(cluster: Cluster, kwok: Component) -> Iterator[list[str]]:
     """Four nodes in two racks."""
     made = nodes.grid(SHAPE, prefix="sim")
+    for manifest in made:
+        manifest["metadata"]["labels"].update(FLEET)
     names = [manifest["metadata"]["name"] for manifest in made]
     nodes.create(cluster.kubeconfig, made)
     yield names
@@ -111,7 +114,7 @@ def _pod(
         "metadata": {"name": name, "annotations": annotations or {}},
         "spec": {
             "restartPolicy": "Never",
-            "nodeSelector": {**nodes.SIMULATED, **({"kubernetes.io/hostname": node} if node else {})},
+            "nodeSelector": {**FLEET, **({"kubernetes.io/hostname": node} if node else {})},
             "initContainers": [{"name": "i", "image": "none"}] if init else [],
             "containers": [container],
         },
