@@ -137,6 +137,8 @@ def _print(lines: Iterator[Line], several: bool) -> None:
             sys.stdout.flush()
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
+    except BrokenPipeError:  # whoever read has enough
+        raise typer.Exit(Exit.OK) from None
 
 
 def _note(text: str) -> None:
