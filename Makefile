@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 OUTPUT ?= runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check lint types layers unit slow cluster cluster-binaries format benchmark-ring bench-attention audit-kernels clean
+.PHONY: help setup quickstart test check lint types layers unit slow e2e cluster cluster-binaries format benchmark-ring bench-attention bench-operator audit-kernels clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ slow: $(READY)
 	$(BIN)/pytest tests/kernels tests/distributed -q
 	$(BIN)/pytest tests/cluster -q
 
+e2e: $(READY)  ## Tests on real nodes (root on Linux): kubelets, containerd, our own images; the first run builds for half an hour
+	$(BIN)/pytest tests/e2e -q
+
 cluster: $(READY)  ## Start a Kubernetes control plane with simulated nodes to play with; Ctrl-C leaves nothing behind
 	@PYTHONPATH=tests $(BIN)/python -m clusterkit.playground
 
@@ -62,6 +65,9 @@ benchmark-ring: $(READY)  ## Time a four-process ring on the CPU against one ker
 
 bench-attention: $(READY)  ## Compare one attention kernel with torch's over a whole sequence: on a GPU, or small on the CPU
 	$(BIN)/python -m benchmarks.attention
+
+bench-operator: $(READY)  ## Time the operator on a control plane with simulated nodes, beside a bare client
+	$(BIN)/python -m benchmarks.operator
 
 audit-kernels: $(READY)  ## Compile every Triton kernel for four GPU generations and read what it costs; no GPU needed
 	$(BIN)/python -W ignore -m benchmarks.kernels

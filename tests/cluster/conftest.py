@@ -18,9 +18,10 @@ from clusterkit.cluster import Cluster, fresh_namespace, needed_programs, open_c
 from clusterkit.commands import Settings
 from clusterkit.component import Component
 from clusterkit.control_plane import ControlPlane
+from clusterkit.dry_run import DryRun
 from clusterkit.fake_agents import FakeAgents
 from clusterkit.fake_job import Course
-from clusterkit.install import install
+from clusterkit.install import install, install_crd
 from clusterkit.jobs import CLAIM, VOLUME, Jobs
 from clusterkit.kubectl import Kubectl
 from clusterkit.nodes import Grid, Machine
@@ -83,6 +84,26 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 def kubectl(cluster: Cluster, namespace: str) -> Kubectl:
     """In the test's namespace."""
     return cluster.kubectl.within(namespace)
+
+
+@pytest.fixture(scope="session")
+def crd(cluster: Cluster) -> Kubectl:
+    """An administrator, where RingTrainingJobs are known."""
+    install_crd(cluster.kubectl)
+    return cluster.kubectl
+
+
+@pytest.fixture(scope="session")
+def dry_run_namespace(crd: Kubectl) -> Iterator[str]:
+    """Jobs in it are looked after by nobody."""
+    with fresh_namespace(crd, prefix="dry-run") as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def dry_run(cluster: Cluster, dry_run_namespace: str) -> Iterator[DryRun]:
+    with DryRun(cluster.kubeconfig, dry_run_namespace) as asked:
+        yield asked
 
 
 @pytest.fixture(scope="session")

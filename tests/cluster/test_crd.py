@@ -13,15 +13,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clusterkit.cluster import Cluster, fresh_namespace
-from clusterkit.crd import install_crd
 from clusterkit.dry_run import DryRun
-from clusterkit.kubectl import Kubectl, KubectlError
+from clusterkit.kubectl import Kubectl
 from job_manifests import SHORTEST, STORAGE, raw
 from manifest_cases import BROKEN_RULES, OUT_OF_BOUNDS, UNKNOWN_FIELDS, unknown_field
 from ring_operator import names
 from ring_operator.crd import definition
-from ring_operator.crd.changes import FREE, fixed_fields
 from ring_operator.errors import UserError
 from ring_operator.spec import every_field, job_of
 from schema_walk import nodes
@@ -33,25 +30,6 @@ GOOD = [
 ]
 
 
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Kubectl:
-    """The CRD, ready to be used."""
-    install_crd(cluster.kubectl)
-    return cluster.kubectl
-
-
-@pytest.fixture(scope="module")
-def where(installed: Kubectl) -> Iterator[str]:
-    with fresh_namespace(installed) as name:
-        yield name
-
-
-@pytest.fixture(scope="module")
-def server(cluster: Cluster, where: str) -> Iterator[DryRun]:
-    with DryRun(cluster.kubeconfig, where) as asked:
-        yield asked
-
-
 def said(manifest: dict[str, Any]) -> str:
     """What `ringctl` says of it, or nothing."""
     try:
@@ -61,31 +39,33 @@ def said(manifest: dict[str, Any]) -> str:
     return ""
 
 
-def test_the_server_finds_nothing_wrong_with_the_crd_itself(installed: Kubectl):
-    conditions = installed.json("get", "crd", definition()["metadata"]["name"])["status"]["conditions"]
+def test_the_server_finds_nothing_wrong_with_the_crd_itself(crd: Kubectl):
+    conditions = crd.json("get", "crd", definition()["metadata"]["name"])["status"]["conditions"]
     assert {c["type"]: c["status"] for c in conditions} == {"NamesAccepted": "True", "Established": "True"}
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_good_manifest_is_good_to_both(path: Path, server: DryRun):
+def test_a_good_manifest_is_good_to_both(path: Path, dry_run: DryRun):
     for manifest in yaml.safe_load_all(path.read_text()):
         manifest["metadata"].pop("namespace", None)
         assert said(manifest) == ""
-        assert server.create(manifest) == ""
+        assert dry_run.create(manifest) == ""
 
 
 @pytest.mark.parametrize("path, value, message, remedy", OUT_OF_BOUNDS)
-def test_a_value_out_of_bounds_is_bad_to_both(path: str, value: Any, message: str, remedy: str, server: DryRun):
+def test_a_value_out_of_bounds_is_bad_to_both(path: str, value: Any, message: str, remedy: str, dry_run: DryRun):
     manifest = raw({path: value})
     assert message in said(manifest)
-    assert path.split(".")[-1] in server.create(manifest)
+    assert path.split(".")[-1] in dry_run.create(manifest)
 
 
 @pytest.mark.parametrize("changes, path, message, remedy", BROKEN_RULES)
-def test_a_broken_rule_is_broken_to_both(changes: dict[str, Any], path: str, message: str, remedy: str, server: DryRun):
+def test_a_broken_rule_is_broken_to_both(
+    changes: dict[str, Any], path: str, message: str, remedy: str, dry_run: DryRun
+):
     manifest = raw(changes)
     assert message in said(manifest)
-    answer = server.create(manifest)
+    answer = dry_run.create(manifest)
     several = any(words in message for words in ("more than once", "already", "is set by workers"))
     assert f"spec.{_holder(path) if several else path}" in answer, answer
 
@@ -96,10 +76,10 @@ def _holder(path: str) -> str:
 
 
 @pytest.mark.parametrize("place, message, remedy", UNKNOWN_FIELDS)
-def test_an_unknown_field_is_unknown_to_both(place: str, message: str, remedy: str, server: DryRun):
+def test_an_unknown_field_is_unknown_to_both(place: str, message: str, remedy: str, dry_run: DryRun):
     manifest = raw(unknown_field(place))
     assert message in said(manifest)
-    assert "unknown field" in server.create(manifest)
+    assert "unknown field" in dry_run.create(manifest)
 
 
 DIFFERENCES = {
@@ -108,14 +88,14 @@ DIFFERENCES = {
     },
     "a whole number may be written as 8192.0, and is stored as 8192": {"context.length": 8192.0},
 }
-"""Valid to the server and not to `ringctl`: each with the reason. The operator checks again, and says so on the job."""
+"""Valid to the server and not to `ringctl`: each with the reason."""
 
 
 @pytest.mark.parametrize("why", DIFFERENCES)
-def test_what_only_ringctl_and_the_operator_refuse(why: str, server: DryRun):
+def test_what_only_ringctl_refuses(why: str, dry_run: DryRun):
     manifest = raw(DIFFERENCES[why])
     assert said(manifest)
-    assert server.create(manifest) == ""
+    assert dry_run.create(manifest) == ""
 
 
 RICH = raw(
@@ -156,9 +136,9 @@ RICH = raw(
 )  # fmt: skip
 
 
-def test_the_rich_manifest_is_good_to_both(server: DryRun):
+def test_the_rich_manifest_is_good_to_both(dry_run: DryRun):
     assert said(RICH) == ""
-    assert server.create(RICH) == ""
+    assert dry_run.create(RICH) == ""
 
 
 def _edges(node: dict[str, Any]) -> list[Any]:
@@ -202,14 +182,14 @@ FIELDS = {path: node for path, node in nodes() if path.startswith("spec.")}
 
 
 @pytest.mark.parametrize("path", FIELDS)
-def test_both_draw_the_same_line_round_every_field(path: str, server: DryRun):
+def test_both_draw_the_same_line_round_every_field(path: str, dry_run: DryRun):
     parts = path.replace("[]", ".[]").replace("{}", ".{}").split(".")
     for value in _edges(FIELDS[path]):
-        _agree(_with(RICH, parts, value), server)
+        _agree(_with(RICH, parts, value), dry_run)
 
 
-def _agree(manifest: dict[str, Any], server: DryRun) -> None:
-    mine, theirs = said(manifest), server.create(manifest)
+def _agree(manifest: dict[str, Any], dry_run: DryRun) -> None:
+    mine, theirs = said(manifest), dry_run.create(manifest)
     assert bool(mine) == bool(theirs), f"ringctl: {mine or 'valid'}\nAPI server: {theirs or 'valid'}"
 
 
@@ -225,7 +205,7 @@ _DOCUMENTS = [RICH, yaml.safe_load(SHORTEST), *(m for path in GOOD for m in yaml
 
 @given(st.sampled_from(_DOCUMENTS), st.integers(0, 2**30), st.lists(_anything, min_size=1, max_size=2), _names)
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_both_judge_alike_what_nobody_thought_of(server: DryRun, good, seed, values, name):
+def test_both_judge_alike_what_nobody_thought_of(dry_run: DryRun, good, seed, values, name):
     manifest = copy.deepcopy(good)
     manifest["metadata"].pop("namespace", None)
     chance = random.Random(seed)
@@ -235,7 +215,7 @@ def test_both_judge_alike_what_nobody_thought_of(server: DryRun, good, seed, val
             holder[name] = holder.pop(key)
         else:
             holder[key] = value
-    _agree(manifest, server)
+    _agree(manifest, dry_run)
 
 
 def _slots(value: Any) -> Iterator[tuple[Any, Any]]:
@@ -246,131 +226,11 @@ def _slots(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from _slots(inner)
 
 
-CHANGES: dict[str, Any] = {
-    "model": {"attention": {"sinks": True}},
-    "context": {"length": 16384},
-    "parallelism": {"data": 1},
-    "workers": {"sharedMemory": "1Gi"},
-    "placement.mode": {"mode": "scheduler"},
-    "placement.levels": {"levels": ["example.org/rack"]},
-    "placement.within": {"within": {"level": "rack"}},
-    "gang": {"queue": "team-a"},
-    "data": {"seed": 1},
-    "training": {"steps": 11},
-    "checkpoint": {"keep": 4},
-    "evaluation": {"sequences": 5},
-    "recovery": {"stallTimeoutSeconds": 100},
-    "placement.excludeNodes": {"excludeNodes": ["n1"]},
-    "suspend": True,
-    "activeDeadlineSeconds": 5,
-    "ttlSecondsAfterFinished": 5,
-}
-
-
-@pytest.fixture(scope="module")
-def running(installed: Kubectl, where: str) -> str:
-    """Name of a job that is not suspended."""
-    installed.within(where).create(raw({"metadata.name": "running"}))
-    return "running"
-
-
-@pytest.fixture(scope="module")
-def suspended(installed: Kubectl, where: str) -> str:
-    installed.within(where).create(raw({"metadata.name": "suspended", "suspend": True}))
-    return "suspended"
-
-
-def _change(field: str) -> dict[str, Any]:
-    return {"spec": {field.partition(".")[0]: CHANGES[field]}}
-
-
-@pytest.mark.parametrize("field", fixed_fields())
-def test_a_job_that_runs_keeps_its_shape(field: str, server: DryRun, running: str, suspended: str):
-    answer = server.change(running, _change(field))
-    assert f"spec.{field}: Forbidden: may not be changed while the job runs. Suspend the job" in answer
-    assert server.change(running, {"spec": {**_change(field)["spec"], "suspend": True}}) == answer
-    assert server.change(suspended, _change(field)) == ""
-    assert server.change(suspended, {"spec": {**_change(field)["spec"], "suspend": False}}) == ""
-
-
-@pytest.mark.parametrize("field", FREE)
-def test_some_things_may_change_at_any_time(field: str, server: DryRun, running: str):
-    assert server.change(running, _change(field)) == ""
-
-
-def test_a_job_never_changes_its_controller(server: DryRun, running: str, suspended: str):
-    for name in (running, suspended):
-        answer = server.change(name, {"spec": {"managedBy": "example.org/other"}})
-        assert "spec.managedBy: Forbidden: may never be changed" in answer
-
-
-STATUS = {
-    "state": "Running",
-    "ringsReady": "2/2",
-    "plan": {"data": 2, "pipeline": 1, "context": 64, "tensor": 1, "ulysses": 1, "worldSize": 128, "nodes": 16}
-    | {"ranksPerNode": 8},
-    "progress": {"step": 41, "tokensPerSecond": 1234.5, "efficiency": 0.93, "loss": 2.25},
-    "restarts": {"total": 3},
-    "epoch": 4,
-    "conditions": [
-        {"type": "Planned", "status": "True", "reason": "Planned", "lastTransitionTime": "2026-01-01T00:00:00Z"},
-        {"type": "Running", "status": "True", "reason": "Training", "lastTransitionTime": "2026-01-01T00:00:00Z"},
-    ],
-}
-
-
-def test_kubectl_get_reads_well(installed: Kubectl, where: str):
-    kubectl = installed.within(where)
-    kubectl.create(raw({"metadata.name": "shown"}))
-    patch = yaml.safe_dump({"status": STATUS})
-    kubectl("patch", "rtj", "shown", "--subresource=status", "--type=merge", f"--patch={patch}")
-    header, row = kubectl("get", "rtj", "shown", "--output=wide").splitlines()
-    assert header.split() == (
-        ["NAME", "STATE", "RINGS", "CP", "STEP", "TOKENS/S", "EFFICIENCY", "RESTARTS", "AGE", "LOSS", "EPOCH", "REASON"]
-    )
-    name, state, rings, cp, step, rate, efficiency, restarts, _, loss, epoch, reason = row.split()
-    assert (name, state, rings, cp, step, rate) == ("shown", "Running", "2/2", "64", "41", "1234.5")
-    assert (efficiency, restarts, loss, epoch, reason) == ("0.93", "3", "2.25", "4", "Training")
-    assert len(kubectl("get", "rtj", "shown").splitlines()[0].split()) == 9
-    assert "ringtrainingjob" in kubectl("get", "ring", "--output=name")
-    assert "Tokens of one sequence" in kubectl("explain", "rtj.spec.context.length")
-
-
-def test_a_status_out_of_bounds_is_refused(installed: Kubectl, where: str, running: str):
-    kubectl = installed.within(where)
-    for bad in ({"epoch": -1}, {"state": "x" * 65}, {"conditions": [{"type": "A"}]}):
-        with pytest.raises(KubectlError, match="status"):
-            kubectl(
-                "patch",
-                "rtj",
-                running,
-                "--subresource=status",
-                "--type=merge",
-                f"--patch={yaml.safe_dump({'status': bad})}",
-            )
-
-
-def test_two_managers_share_the_variables_of_a_job(installed: Kubectl, where: str):
-    """A list that is told apart by names: each manager keeps its own entries."""
-    kubectl = installed.within(where)
-    for manager, variable in (("one", "A"), ("two", "B")):
-        manifest = raw({"metadata.name": "shared", "suspend": True, "workers.env": [{"name": variable, "value": "x"}]})
-        kubectl("apply", "--server-side", f"--field-manager={manager}", "--filename=-", stdin=yaml.safe_dump(manifest))
-    env = kubectl.json("get", "rtj", "shared")["spec"]["workers"]["env"]
-    assert [variable["name"] for variable in env] == ["A", "B"]
-
-
-def test_the_server_fills_in_what_the_models_would(installed: Kubectl, where: str, running: str):
-    stored = installed.within(where).json("get", "rtj", running)
-    assert stored["spec"]["recovery"]["budget"] == {"application": 3, "infrastructure": 20, "noProgress": 3}
-    assert job_of(stored).spec == job_of(raw()).spec
-
-
 @pytest.mark.parametrize(
     "name, fault",
     [("n" * (names.JOB_NAME_MAX + 1), "52 characters"), ("9lives", "small letter"), ("a.b", "small letter")],
 )
-def test_a_name_that_pods_cannot_have_is_refused_by_both(name: str, fault: str, server: DryRun):
+def test_a_name_that_pods_cannot_have_is_refused_by_both(name: str, fault: str, dry_run: DryRun):
     manifest = raw({"metadata.name": name})
     assert "metadata.name" in said(manifest)
-    assert fault in server.create(manifest)
+    assert fault in dry_run.create(manifest)

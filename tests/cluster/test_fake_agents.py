@@ -133,9 +133,20 @@ def test_agents_outlive_the_api_server(
     wait_until(lambda: all(status.step > 0 for status in _all(kubectl)), PATIENCE, "both train")
 
 
-def test_the_port_is_one_runs(agents: FakeAgents, cluster: Cluster):
-    with pytest.raises(OSError, match="8471"):
-        FakeAgents(cluster.kubeconfig).__enter__()
+def test_a_pods_address_is_refused_when_it_is_gone(kubectl: Kubectl, uid: str):
+    address = _address(kubectl, PODS[0])
+    assert _ask(address).pod == PODS[0]
+    kubectl("delete", "pod", PODS[0], "--timeout=30s")
+    wait_until(lambda: _refused(address), PATIENCE, "nobody listens there")
+    assert _status(kubectl, PODS[1]) is not None
+
+
+def _refused(address: str) -> bool:
+    try:
+        _ask(address)
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ConnectionRefusedError)
+    return False
 
 
 def _all(kubectl: Kubectl) -> list[AgentStatus]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 
 from clusterkit.cluster import Cluster, fresh_namespace
-from clusterkit.crd import await_crd
+from clusterkit.install import MANIFESTS, await_crd
 from clusterkit.kubectl import Kubectl
 from job_manifests import job, raw
 from processes import wait_until
@@ -18,19 +17,20 @@ from ring_operator import names
 from ring_operator.plan import machines_of, plan
 from ring_operator.render import cluster_place, render
 
-MANIFESTS = Path(__file__).parents[2] / "manifests"
 SYSTEM = "ring-system"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster) -> Iterator[Kubectl]:
-    """Client-side, as people do: that keeps the whole manifest in an annotation, which has a limit."""
+    """Client-side, as people do: that keeps the whole manifest in an annotation, which has a limit.
+
+    All of it stays but the Deployment: other tests run the operator themselves.
+    """
     cluster.kubectl("apply", "--kustomize", str(MANIFESTS))
     await_crd(cluster.kubectl)
     yield cluster.kubectl
     cluster.kubectl("delete", "--kustomize", str(MANIFESTS / "operator"), "--wait=false")
-    cluster.kubectl("delete", "--kustomize", str(MANIFESTS / "rbac"), "--wait=false")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 from clusterkit.certificates import KeyPair
 
 ENDPOINT_CONTROLLERS = ("endpoints-controller", "endpointslice-controller", "endpointslice-mirroring-controller")
+NODE_TTL = "ttl-controller"  # writes to every node, again whenever their number passes some mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,9 @@ class Settings:
 
     `address`: where the API server listens and is reached. `prefix`: a command that runs the programs elsewhere
     (`nsenter --net=...`). `endpoint_slices` off: for pods at loopback addresses, which those controllers refuse over
-    and over. `node_grace_seconds`: a node that has not reported for so long is lost; simulated nodes never report.
+    and over. `taint_new_nodes`: as everywhere, new ones take no pods until a controller has seen that they are Ready;
+    without it, nodes made by the thousand take pods at once. `node_grace_seconds`: a node that has not reported for so
+    long is lost; simulated nodes never report.
     `extra`: further flags by component, which win over those here.
     """
 
@@ -27,6 +30,7 @@ class Settings:
     prefix: tuple[str, ...] = ()
     service_cidr: str = "10.96.0.0/16"
     endpoint_slices: bool = True
+    taint_new_nodes: bool = False
     node_grace_seconds: int = 24 * 3600
     feature_gates: Mapping[str, bool] = field(default_factory=dict)
     runtime_config: tuple[str, ...] = ()
@@ -119,6 +123,7 @@ def apiserver(settings: Settings, ports: Ports, files: Files) -> list[str]:
         f"--service-cluster-ip-range={settings.service_cidr}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
+        *([] if settings.taint_new_nodes else ["--disable-admission-plugins=TaintNodesByCondition"]),
         "--allow-privileged=true",  # so that it is Pod Security that refuses them
         f"--audit-policy-file={files.audit_policy}",
         f"--audit-log-path={files.audit_log}",
@@ -130,11 +135,11 @@ def apiserver(settings: Settings, ports: Ports, files: Files) -> list[str]:
 
 
 def controller_manager(settings: Settings, ports: Ports, files: Files) -> list[str]:
-    off = [] if settings.endpoint_slices else [f"-{name}" for name in ENDPOINT_CONTROLLERS]
+    off = [NODE_TTL, *(() if settings.endpoint_slices else ENDPOINT_CONTROLLERS)]
     return [
         *_client(files, "kube-controller-manager"),
         f"--secure-port={ports.controller_manager}",
-        f"--controllers={','.join(['*', *off])}",
+        f"--controllers={','.join(['*', *(f'-{name}' for name in off)])}",
         "--use-service-account-credentials=true",
         f"--service-account-private-key-file={files.service_accounts.key}",
         f"--root-ca-file={files.authority.certificate}",

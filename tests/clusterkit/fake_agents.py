@@ -9,6 +9,7 @@ server, the writes. It all happens in one thread with a loop of its own; the met
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -51,7 +52,7 @@ class FakeAgents:
         self._listed = {"pods": threading.Event(), "configmaps": threading.Event()}
 
     def __enter__(self) -> Self:
-        """Raises OSError where the port is taken: by a second run of these tests, or by a real agent."""
+        _allow_many_files()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fake-agents", daemon=True)
         self._thread.start()
@@ -102,8 +103,7 @@ class FakeAgents:
     # From here on everything runs in the loop.
 
     async def _open(self) -> None:
-        self._server = AgentServer(self._answer)
-        await self._server.open(self._port)
+        self._server = AgentServer(self._port, self._answer)
         self._kube = await Kube(self._kubeconfig).__aenter__()
         self._spawn(self._follow("pods", self._saw_pod))
         self._spawn(self._follow("configmaps", self._saw_config_map))
@@ -141,13 +141,20 @@ class FakeAgents:
 
     def _pod_runs(self, key: Key, pod: Manifest) -> None:
         self._pods[key] = pod
-        self._addresses[pod["status"]["podIP"]] = key
+        self._listen(pod["status"]["podIP"], key)
         job = _job(pod)
         uid = _owner(pod)
         if job not in self._jobs or self._jobs[job].uid != uid:
             self._jobs[job] = FakeJob(uid, self.course)
         self._change(job, lambda fake: fake.with_pod(key[1], time.monotonic()))
         self._publish(job)
+
+    def _listen(self, address: str, key: Key) -> None:
+        """A pod that is gone without a word may have left its address to this one."""
+        if self._addresses.get(address) != key:
+            self._server.leave(address)
+            self._server.listen(address)
+            self._addresses[address] = key
 
     def _pod_gone(self, key: Key) -> None:
         pod = self._pods.pop(key, None)
@@ -156,6 +163,7 @@ class FakeAgents:
         self._mute.discard(key)
         if self._addresses.get(pod["status"]["podIP"]) == key:
             del self._addresses[pod["status"]["podIP"]]
+            self._server.leave(pod["status"]["podIP"])
         self._change(_job(pod), lambda fake: fake.without_pod(key[1], time.monotonic()))
 
     def _saw_config_map(self, event: str, config_map: Manifest) -> None:
@@ -266,6 +274,12 @@ class FakeAgents:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _allow_many_files() -> None:
+    """Every pod has a socket that listens."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _utc() -> datetime:

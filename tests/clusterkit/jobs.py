@@ -13,7 +13,7 @@ PATIENCE_SECONDS = 60.0
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str | Callable[[], str], seconds: float = PATIENCE_SECONDS) -> T:
+def until(look: Callable[[], T | None], what: str | Callable[[], str], seconds: float = PATIENCE_SECONDS) -> T:
     """The first answer that is true."""
     deadline = time.monotonic() + seconds
     while not (answer := look()):

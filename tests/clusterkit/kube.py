@@ -41,7 +41,7 @@ class Kube:
 
     async def __aenter__(self) -> Self:
         settings = client.Configuration()
-        await config.load_kube_config(str(self._kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
+        await config.load_kube_config(str(self._kubeconfig), client_configuration=settings)
         context = ssl.create_default_context(cafile=settings.ssl_ca_cert)
         if settings.cert_file:
             context.load_cert_chain(settings.cert_file, settings.key_file)

@@ -45,7 +45,7 @@ def write(path: Path, document: Mapping[str, Any]) -> Path:
 def api(kubeconfig: Path) -> Iterator[client.ApiClient]:
     """An ApiClient of this kubeconfig; the process-wide configuration stays as it is."""
     settings = client.Configuration()
-    config.load_kube_config(str(kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
+    config.load_kube_config(str(kubeconfig), client_configuration=settings)
     with client.ApiClient(settings) as connection:
         yield connection
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 Say = Callable[[str], None]
 SAY_EVERY_SECONDS = 30
+END_SECONDS = 3
 TAIL_LINES = 25
 
 
@@ -46,10 +47,18 @@ def run_shown(
             say(f"{what}: {_elapsed(started)}")
     finally:
         if process.poll() is None:
-            process.terminate()
-            process.wait()
+            _end(process)
     if code:
         raise CommandError(f"{' '.join(command)} ended with exit code {code} after {_elapsed(started)}:\n{tail(log)}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:

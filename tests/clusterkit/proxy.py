@@ -7,7 +7,7 @@ watches among them, are passed on as they come. It runs in a thread of its own; 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import base64
 import random
 import ssl
 import threading
@@ -42,7 +42,7 @@ class Proxy:
         self._partitioned = False
         self._storm: tuple[tuple[int, ...], float, random.Random] | None = None
         self._at: tuple[int, Callable[[], None]] | None = None
-        self._open: set[web.StreamResponse] = set()
+        self._open: dict[int, web.Request] = {}
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -74,16 +74,14 @@ class Proxy:
         self._storm = None
 
     async def _start(self) -> None:
-        import base64
-
         context = ssl.create_default_context(cadata=base64.b64decode(self._authority).decode())
         connector = aiohttp.TCPConnector(ssl=context, limit=0)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False, read_bufsize=2**20)
         app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{path:.*}", self._pass)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, shutdown_timeout=0.5).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
 
     async def _stop(self) -> None:
         self._cut()
@@ -91,9 +89,8 @@ class Proxy:
         await self._runner.cleanup()
 
     def _cut(self) -> None:
-        for response in list(self._open):
-            if response._req is not None and response._req.transport is not None:
-                response._req.transport.abort()
+        for request in list(self._open.values()):
+            _abort(request)
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         if "/leases" not in request.path:
@@ -104,12 +101,11 @@ class Proxy:
                 self.failures += 1
                 return _trouble(self._storm[2].choice(self._storm[0]))
         if self._partitioned:
-            assert request.transport is not None
-            request.transport.abort()
+            _abort(request)
             return web.Response(status=502)
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP}
         body = await request.read()
-        with contextlib.suppress(aiohttp.ClientError, ConnectionResetError):
+        try:
             async with self._session.request(
                 request.method,
                 f"{self._server}{request.path_qs}",
@@ -118,7 +114,9 @@ class Proxy:
                 timeout=aiohttp.ClientTimeout(None),
             ) as answer:
                 return await self._stream(request, answer)
-        return web.Response(status=502)
+        except (aiohttp.ClientError, ConnectionResetError):
+            _abort(request)
+            return web.Response(status=502)
 
     async def _stream(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status)
@@ -126,14 +124,20 @@ class Proxy:
             if key.lower() not in _HOP or key.lower() == "content-encoding":
                 response.headers[key] = value
         await response.prepare(request)
-        self._open.add(response)
+        self._open[id(request)] = request
         try:
             async for piece in answer.content.iter_any():
                 await response.write(piece)
             await response.write_eof()
         finally:
-            self._open.discard(response)
+            self._open.pop(id(request), None)
         return response
+
+
+def _abort(request: web.Request) -> None:
+    """Cut the connection: a half-sent answer must not look as if it were merely slow."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
 def _trouble(code: int) -> web.Response:

@@ -78,8 +78,11 @@ def test_endpoint_controllers_can_be_switched_off():
     files = _files()
     with_them = commands.controller_manager(Settings(), ports, files)
     without = commands.controller_manager(Settings(endpoint_slices=False), ports, files)
-    assert "--controllers=*" in with_them
-    assert any(flag.startswith("--controllers=*,-endpoints-controller,-endpointslice-controller") for flag in without)
+    assert "--controllers=*,-ttl-controller" in with_them
+    assert any(
+        flag.startswith("--controllers=*,-ttl-controller,-endpoints-controller,-endpointslice-controller")
+        for flag in without
+    )
 
 
 def test_a_grid_has_every_place_once_and_says_where_it_is():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +130,17 @@ def _sound_sections(raw: dict[str, Any]) -> dict[str, Any]:
         return {}
     sections = {}
     for name, info in JobSpec.model_fields.items():
-        section: TypeAdapter[Any] = TypeAdapter(info.annotation)  # type: ignore[arg-type]
         try:
-            sections[name] = section.validate_python(spec.get(info.alias, info.default))
+            sections[name] = _section(name).validate_python(spec.get(info.alias, info.default))
         except ValidationError:
             continue
     return sections
+
+
+@cache
+def _section(name: str) -> TypeAdapter[Any]:
+    """What checks a section on its own; making it costs much more than using it."""
+    return TypeAdapter(JobSpec.model_fields[name].annotation)  # type: ignore[arg-type]
 
 
 def _without_nulls(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from ring_operator import names
@@ -34,9 +35,14 @@ from ring_operator.spec.workers import Volume, Workers
 def check(sections: Mapping[str, Any]) -> Faults:
     """Faults of every rule whose sections are all there. `sections`: fields of JobSpec by their Python names."""
     for rule in RULES:
-        wanted = inspect.signature(rule).parameters
+        wanted = _sections_of(rule)
         if all(name in sections for name in wanted):
             yield from rule(**{name: sections[name] for name in wanted})
+
+
+@cache
+def _sections_of(rule: Callable[..., Faults]) -> tuple[str, ...]:
+    return tuple(inspect.signature(rule).parameters)
 
 
 def one_of(section: Section, path: str, fields: tuple[str, ...]) -> Faults:
