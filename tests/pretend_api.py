@@ -43,6 +43,7 @@ class PretendApi:
         self.config_maps: dict[str, Raw] = {}
         self.logs: dict[str, list[str]] = {}
         self.log_is_open: set[str] = set()
+        self.forbidden: set[str] = set()  # paths
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         self._refusals: list[tuple[int, str]] = []
         self._changes: list[Raw] = []
@@ -103,6 +104,8 @@ class PretendApi:
         if self._refusals:
             status, text = self._refusals.pop(0)
             return status, iter([text])
+        if path in self.forbidden:
+            return 403, iter([refusal(403, "Forbidden", f'{path} is forbidden: User "ada" cannot list it')])
         if path.endswith("/log"):
             return 200, self._log(path.split("/")[-2], query)
         if query.get("watch"):

@@ -133,6 +133,7 @@ def test_what_is_shown_of_jobs(ringctl: Ringctl, jobs: Jobs, operator: Component
     top = ringctl("top", "tiny")
     rows = [line.split() for line in top.splitlines()]
     assert ["tiny-2", "Running", nodes[2], "2", "0", "2", "0"] in rows
+    assert "log of tiny-0: HTTP status 50" in ringctl("logs", "tiny", "--pod", "0", code=5)  # no kubelet is there
     found = json.loads(ringctl("top", "tiny", "-o", "json"))
     assert [pod["ranks"] for pod in found["pods"]] == [[0], [1], [2], [3]]
     assert {"namespace": jobs.namespace, "name": "tiny"}.items() <= json.loads(ringctl("status", "-A", "-o", "json"))[

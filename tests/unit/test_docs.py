@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ring_operator.cli.main import ON_A_CLUSTER, ON_THIS_MACHINE
+from ring_operator.cli.remote.options import Exit
+from ring_operator.errors import UserError
+from ring_operator.remote import NotFoundError, RefusedError, UnreachableError
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -38,3 +43,12 @@ def test_make_targets_that_are_named_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for target in re.findall(r"`make ([a-z-]+)`", page.read_text()):
         assert target in targets, f"{page}: make {target}"
+
+
+def test_the_page_of_ringctl_has_every_command_and_option_and_exit_code() -> None:
+    page = (ROOT / "docs" / "ringctl.md").read_text()
+    for command in (*ON_THIS_MACHINE, *ON_A_CLUSTER):
+        assert f"`ringctl {command.__name__}" in page
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert codes == {2, *map(int, Exit)}
+    assert {error.exit_code for error in (UserError, RefusedError, NotFoundError, UnreachableError)} <= codes

@@ -308,6 +308,16 @@ def test_status_of_one_job_for_programs(submitted: PretendApi, ringctl: Any) -> 
     assert found["events"][0]["reason"] == "Broken"
 
 
+def test_who_may_not_see_pods_sees_the_rest(submitted: PretendApi, ringctl: Any) -> None:
+    submitted.set_status("tiny", **running(3))
+    submitted.forbidden = {f"{CORE}/pods", f"{CORE}/events", f"{CORE}/configmaps/tiny-ranks"}
+    code, out, err = ringctl("status", "tiny")
+    assert (code, "3 of 10" in out, 'User "ada" cannot list' in err) == (0, True, True)
+    assert json.loads(ringctl("top", "tiny", "-o", "json")[1])["pods"] == []
+    code, _, err = ringctl("logs", "tiny")
+    assert (code, 'User "ada" cannot list' in err) == (5, True)
+
+
 def test_top_by_job_and_by_ring_and_pod(submitted: PretendApi, ringctl: Any) -> None:
     submitted.set_status("tiny", **running(3))
     submitted.pods = [pod(0), pod(1, attempt=1)]

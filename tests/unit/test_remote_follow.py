@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
+from job_manifests import job as job_of_manifest
 from remote_cases import FAILED, INVALID, STARTING, SUCCEEDED, SUSPENDED, WAITING, condition, pod, progress, running
+from ring_operator.cli.remote import top
 from ring_operator.cli.remote.follow import Teller, outcome_of, waiting_for
-from ring_operator.local.events import Advanced, Event, Restarting, Started, Waiting
+from ring_operator.cli.remote.home import ClusterHome
+from ring_operator.cli.view.live import LiveView
+from ring_operator.cli.view.plain import PlainView
+from ring_operator.local.events import Advanced, Event, Outcome, Restarting, Started, Waiting
+from ring_operator.plan import Machines, plan
 from ring_operator.remote.objects import JobSeen, events_seen, job_seen, pods_seen
 
 
@@ -166,3 +175,41 @@ def test_events_of_either_generation_come_in_order() -> None:
     old = {"reason": "Old", "count": 3, "lastTimestamp": "2026-01-01T00:00:01Z"}
     new = {"reason": "New", "eventTime": "2026-01-01T00:00:00.5Z", "series": {"count": 2}}
     assert [(e.reason, e.count) for e in events_seen([old, new, {}])] == [("", 1), ("New", 2), ("Old", 3)]
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["live", "plain"])
+def test_the_views_of_local_runs_show_a_job_on_a_cluster(live: bool) -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=live, highlight=False)
+    view: LiveView | PlainView = LiveView(console) if live else PlainView(console)
+    home = ClusterHome(job(SUCCEEDED))
+    teller = Teller()
+    view.begin(plan(job_of_manifest(), Machines(1, 0, 4)), home)
+    for status in (
+        WAITING,
+        STARTING,
+        running(1),
+        running(5),
+        {**WAITING, "restarts": {"total": 1}, "lastFailure": "died"},
+    ):
+        for told_event in teller.tell(job(status)):
+            view.tell(told_event)
+    view.end()
+    view.finish(Outcome(0, "done"), home)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    for text in ("tiny in namespace team", "5,000 tokens/s", "0:50 left", "died", "Done: ", "of step 10"):
+        assert text in shown
+
+
+def test_a_live_top_ends_by_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    pictures = iter([Text("first"), Text("second")])
+
+    def draw() -> Text:
+        try:
+            return next(pictures)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(top, "REFRESH_SECONDS", 0)
+    top._keep_drawing(console, draw)
+    assert "second" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -34,7 +34,7 @@ from ring_operator.remote.objects import JobSeen
 class Change:
     """`done`: the word for it. `look`: the job now; None: it is gone. `reached`: whether it is so.
 
-    `ended`: how else the waiting may end.
+    `ended`: how else the waiting may end. `says`: what is so meanwhile.
     """
 
     job: JobSeen
@@ -42,6 +42,7 @@ class Change:
     look: Callable[[], JobSeen | None]
     reached: Callable[[JobSeen | None], bool]
     ended: Callable[[JobSeen | None], Outcome | None] = outcome_of
+    says: Callable[[JobSeen], str] = lambda seen: f"{seen.state}: {waiting_for(seen)}"
     changed: bool = True
 
 
@@ -134,7 +135,14 @@ def delete(
             return seen
         return job if jobs.pods(job) else None
 
-    change = Change(job, "deleted", look, reached=lambda seen: seen is None, ended=lambda seen: None)
+    change = Change(
+        job,
+        "deleted",
+        look,
+        reached=lambda seen: seen is None,
+        ended=lambda seen: None,
+        says=lambda seen: "it and its pods are on their way out",
+    )
     raise typer.Exit(_see_through(jobs, change, wait, form))
 
 
@@ -171,11 +179,7 @@ def _wait(jobs: Jobs, change: Change, console: Console) -> Exit:
         if outcome := change.ended(seen):
             console.print(Text(f"  it has ended: {outcome.message}"), soft_wrap=True)
             return Exit(outcome.exit_code)
-        if seen is not None and (message := _state(seen)) != said:
+        if seen is not None and (message := change.says(seen)) != said:
             said = message
             console.print(Text(f"  {message}", "dim"), soft_wrap=True)
     raise AssertionError("polling never ends by itself")
-
-
-def _state(seen: JobSeen) -> str:
-    return f"{seen.state}: {waiting_for(seen)}"

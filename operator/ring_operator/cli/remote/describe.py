@@ -24,7 +24,7 @@ _EVENTS_SHOWN = 10
 
 def describe(console: Console, job: JobSeen, pods: Sequence[PodSeen], events: Sequence[EventSeen]) -> None:
     console.print(headline(job), soft_wrap=True)
-    for label, value in facts(job):
+    for label, value in (*facts(job), *_rings(job)):
         console.print(_row(label, value), soft_wrap=True)
     for title, lines in (("conditions", _conditions(job)), ("pods", _pods(pods)), ("events", _events(events))):
         if lines:
@@ -57,15 +57,19 @@ def facts(job: JobSeen) -> Iterator[tuple[str, Text | Table]]:
         yield "plan", Text(_plan(status.plan))
     if status.progress:
         yield from _progress(status.progress)
-    for i, ring in enumerate(status.rings[:_RINGS_SHOWN]):
+    yield from _troubles(status)
+    yield "age", Text(_times(job))
+
+
+def _rings(job: JobSeen) -> Iterator[tuple[str, Text]]:
+    rings = job.status.rings
+    for i, ring in enumerate(rings[:_RINGS_SHOWN]):
         yield (
             "rings" if i == 0 else "",
             Text(f"{ring.index}: {words.ring_nodes(ring)}{_figures(ring.tokens_per_second, ring.efficiency)}"),
         )
-    if len(status.rings) > _RINGS_SHOWN:
-        yield "", Text(f"and {len(status.rings) - _RINGS_SHOWN} rings more")
-    yield from _troubles(status)
-    yield "age", Text(_times(job))
+    if len(rings) > _RINGS_SHOWN:
+        yield "", Text(f"and {len(rings) - _RINGS_SHOWN} rings more")
 
 
 def _plan(plan: PlanStatus) -> str:

@@ -19,6 +19,7 @@ from ring_operator.cli.remote.options import (
     KubeconfigOption,
     NamespaceOption,
     jobs_at,
+    note_on_stderr,
 )
 from ring_operator.errors import Fault, UserError, refuse
 from ring_operator.remote import NotFoundError, UnreachableError
@@ -54,7 +55,7 @@ def logs(
     if follow and len(chosen) > FOLLOWED_MAX:
         message = f"{len(chosen)} pods are too many to follow at once (at most {FOLLOWED_MAX})"
         raise refuse("--follow", message, "Choose one with --pod I or --rank N.")
-    streams = [PodStream(jobs, job, each, selection, _note) for each in chosen]
+    streams = [PodStream(jobs, job, each, selection, note_on_stderr) for each in chosen]
     _print(_merged(streams) if follow else _in_turn(streams), several)
 
 
@@ -137,7 +138,5 @@ def _print(lines: Iterator[Line], several: bool) -> None:
             sys.stdout.flush()
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
-
-
-def _note(text: str) -> None:
-    print(f"ringctl: {text}", file=sys.stderr, flush=True)
+    except BrokenPipeError:  # whoever read has enough
+        raise typer.Exit(Exit.OK) from None

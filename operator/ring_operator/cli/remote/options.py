@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+import sys
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import typer
 
 from ring_operator.cli.common import Format
+from ring_operator.remote.errors import UnreachableError
 from ring_operator.remote.jobs import Jobs, connect
 from ring_operator.remote.kubeconfig import Target
 
@@ -38,6 +41,24 @@ NamespaceOption = Annotated[
 OutputOption = Annotated[Format, typer.Option("-o", "--output", help="How to print: for people or for programs.")]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until it is so.")]
+
+
+_T = TypeVar("_T")
+
+
+def if_allowed(look: Callable[[], _T], otherwise: _T, note: Callable[[str], None] = lambda text: None) -> _T:
+    """What a person without the right to it does not need in order to see the rest."""
+    try:
+        return look()
+    except UnreachableError as error:
+        if error.again:
+            raise
+        note(error.faults[0].message)
+        return otherwise
+
+
+def note_on_stderr(text: str) -> None:
+    print(f"ringctl: {text}", file=sys.stderr, flush=True)
 
 
 def jobs_at(kubeconfig: str | None, context: str | None, namespace: str | None) -> Jobs:

@@ -11,10 +11,19 @@ from ring_operator.cli.common import Format, screen
 from ring_operator.cli.remote.describe import describe
 from ring_operator.cli.remote.documents import event_documents, job_document, pod_documents
 from ring_operator.cli.remote.follow import follow
-from ring_operator.cli.remote.options import ContextOption, KubeconfigOption, NamespaceOption, OutputOption, jobs_at
+from ring_operator.cli.remote.options import (
+    ContextOption,
+    KubeconfigOption,
+    NamespaceOption,
+    OutputOption,
+    if_allowed,
+    jobs_at,
+    note_on_stderr,
+)
 from ring_operator.cli.remote.words import columns, job_rows
 from ring_operator.errors import refuse
 from ring_operator.remote.jobs import Jobs
+from ring_operator.remote.objects import EventSeen, PodSeen
 
 AllOption = Annotated[bool, typer.Option("-A", "--all-namespaces", help="Jobs of every namespace.")]
 SomeJob = Annotated[str, typer.Argument(metavar="[JOB]", help="Name of a job. Without it: all jobs.")]
@@ -59,9 +68,11 @@ def _show_all(jobs: Jobs, everywhere: bool, form: Format) -> None:
 
 def _show_one(jobs: Jobs, name: str, form: Format) -> None:
     job = jobs.get(name)
-    pods, events = jobs.pods(job), jobs.events(job)
+    pods: list[PodSeen] = if_allowed(lambda: jobs.pods(job), [], note_on_stderr)
+    events: list[EventSeen] = if_allowed(lambda: jobs.events(job), [], note_on_stderr)
     if form is Format.JSON:
-        found = {"pods": pod_documents(pods, jobs.ranks(job)), "events": event_documents(events)}
+        table = if_allowed(lambda: jobs.ranks(job), None, note_on_stderr)
+        found = {"pods": pod_documents(pods, table), "events": event_documents(events)}
         typer.echo(json.dumps({**job_document(job), **found}, indent=2))
     else:
         describe(screen(), job, pods, events)

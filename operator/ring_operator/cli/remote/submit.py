@@ -140,9 +140,9 @@ def _print(submitted: Sequence[Submitted], form: Format, waits: bool) -> None:
 def _notes(submitted: Submitted, waits: bool) -> Iterator[str]:
     job = submitted.job
     where = f"{job.name} -n {job.namespace}"
-    if job.suspend:
-        yield f"It is suspended: ringctl resume {where}"
-    elif job.has_ended and submitted.result != "created":
+    if job.has_ended and submitted.result != "created":
         yield f"It has ended ({job.state}): ringctl restart {where}, or ringctl delete {where} and submit again"
+    elif job.suspend:
+        yield f"It is suspended: ringctl resume {where}"
     elif not waits:
         yield f"ringctl status {where} --wait follows it"

@@ -17,7 +17,14 @@ from ring_operator.cli.common import Format, screen
 from ring_operator.cli.remote import words
 from ring_operator.cli.remote.describe import facts, headline
 from ring_operator.cli.remote.documents import job_document, pod_documents
-from ring_operator.cli.remote.options import ContextOption, KubeconfigOption, NamespaceOption, OutputOption, jobs_at
+from ring_operator.cli.remote.options import (
+    ContextOption,
+    KubeconfigOption,
+    NamespaceOption,
+    OutputOption,
+    if_allowed,
+    jobs_at,
+)
 from ring_operator.cli.remote.status import AllOption, SomeJob
 from ring_operator.cli.view.summary import printable
 from ring_operator.remote.errors import UnreachableError
@@ -84,7 +91,12 @@ def _document(jobs: Jobs, name: str, everywhere: bool) -> dict[str, object]:
     if not name:
         return {"jobs": [job_document(job) for job in jobs.all(everywhere)]}
     job = jobs.get(name)
-    return {**job_document(job), "pods": pod_documents(jobs.pods(job), jobs.ranks(job))}
+    pods, table = _pods_and_ranks(jobs, job)
+    return {**job_document(job), "pods": pod_documents(pods, table)}
+
+
+def _pods_and_ranks(jobs: Jobs, job: JobSeen) -> tuple[list[PodSeen], RankTable | None]:
+    return if_allowed(lambda: jobs.pods(job), []), if_allowed(lambda: jobs.ranks(job), None)
 
 
 def _all(jobs: Jobs, everywhere: bool) -> RenderableType:
@@ -105,7 +117,7 @@ def _fastest_first(found: Sequence[JobSeen], everywhere: bool) -> tuple[list[str
 
 def _one(jobs: Jobs, name: str) -> RenderableType:
     job = jobs.get(name)
-    table = jobs.ranks(job)
+    pods, table = _pods_and_ranks(jobs, job)
     grid = Table.grid(padding=(0, 2))
     for label, value in facts(job):
         grid.add_row(Text(f"  {label}", "dim"), value)
@@ -121,7 +133,7 @@ def _one(jobs: Jobs, name: str) -> RenderableType:
     parts: list[RenderableType] = [headline(job), grid]
     if rings:
         parts += ["", *_unbroken(words.columns(["RING", "TOKENS/S", "EFFICIENCY", "NODES"], rings))]
-    if pods := jobs.pods(job):
+    if pods:
         parts += ["", *_unbroken(words.columns(_POD_HEADER, [_pod_row(pod, table) for pod in pods]))]
     return Group(*parts)
 

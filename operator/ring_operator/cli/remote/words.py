@@ -41,7 +41,9 @@ def _line(row: Sequence[str], widths: Sequence[int], style: str) -> Text:
         (text if i == last else text.ljust(width), i) for i, (text, width) in enumerate(zip(row, widths, strict=True))
     ]
     parts = [(f"{text}{_GAP if i < last else ''}", style or _STYLES.get(text.strip(), "")) for text, i in cells]
-    return Text.assemble(*parts)
+    line = Text.assemble(*parts)
+    line.rstrip()
+    return line
 
 
 def state(word: str) -> Text:
