@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,8 @@ def _build(wanted: Program, say: Say) -> Path:
 def _compile(go: Path, wanted: Program, tools: Path, path: Path, say: Say) -> None:
     say(f"building {wanted.name} {wanted.source.version} from source, once (log: {tools / 'log'})")
     started = time.monotonic()
+    for abandoned in path.parent.glob(".build-*"):  # by a build that was killed; the lock says that none is under way
+        shutil.rmtree(abandoned)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
         new = Path(folder) / wanted.name
         command = [str(go), "build", "-trimpath", "-ldflags", wanted.link_flags, "-o", str(new), wanted.package]

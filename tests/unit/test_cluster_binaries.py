@@ -59,9 +59,10 @@ def test_a_program_is_built_once(calls: Path):
 
 def test_a_build_that_fails_leaves_no_program_and_says_why(calls: Path, tmp_path: Path):
     (tmp_path / "broken").touch()
+    folder = tmp_path / "cache" / "ring-training-operator" / "bin" / "etcd-v3.7.3"
+    (folder / ".build-killed").mkdir(parents=True)
     with pytest.raises(BuildError, match=r"exit code 2(.|\n)*undefined: thing"):
         binary("etcd", say=lambda _: None)
-    folder = tmp_path / "cache" / "ring-training-operator" / "bin" / "etcd-v3.7.3"
     assert list(folder.iterdir()) == []
     (tmp_path / "broken").unlink()
     assert binary("etcd", say=lambda _: None).read_text() == "whole\n"
