@@ -27,7 +27,7 @@ def test_a_job_runs_its_status_is_true_and_it_succeeds(jobs: Jobs, operator: Com
     jobs.agents.succeed(jobs.namespace, "tiny")
     status = jobs.until_state("Succeeded")
     assert status["progress"]["step"] == 1000
-    assert {"EpochStarted", "Succeeded"} <= set(jobs.events())
+    until(lambda: {"EpochStarted", "Succeeded"} <= set(jobs.events()), "events, which come after the status")
     table = jobs.kubectl("get", "rtj")
     assert "Succeeded" in table
     assert jobs.agents.problems == []
