@@ -44,7 +44,8 @@ class Tile:
 
     What lets larger tiles run without spilling: `apart`, full and masked steps in two launches, so that the registers
     of one loop do not weigh on the other; `halves`, dk and dv in two launches, for one product more; not `held`, the
-    program's own operands loaded anew in each step, in parts of 64 dims, not kept in registers.
+    program's own operands loaded anew in each step, in parts of 64 dims, not kept in registers; `described`, of dkdv
+    on sm_90 and sm_100, the queries of full steps read through tensor descriptors, which implies `apart`.
     """
 
     block_q: int
@@ -55,10 +56,11 @@ class Tile:
     apart: bool = False
     halves: bool = False
     held: bool = True
+    described: bool = False
 
     def parts(self, kernel: str) -> tuple[Part, ...]:
         """The launches that make up a run of a kernel."""
-        steps = ("full", "masked") if self.apart else ("all",)
+        steps = ("full", "masked") if self.apart or self.described else ("all",)
         gradients = ("dv", "dk") if self.halves and kernel == "dkdv" else ("all",)
         return tuple(Part(*pair) for pair in product(steps, gradients))
 
@@ -79,7 +81,7 @@ class Shape:
         return str(self.head) if self.head == self.values else f"{self.head}:{self.values}"
 
 
-# block_q, block_k, warps, stages, and what else, in words: "apart", "halves", "parts" (not held), "ieee"
+# block_q, block_k, warps, stages, and what else, in words: "apart", "halves", "parts" (not held), "described", "ieee"
 Entry = tuple[int, int, int, int] | tuple[int, int, int, int, str]
 Widths = Mapping[Shape, Entry]
 
@@ -121,7 +123,7 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
         "dkdv": _rows(
             (64, 64, 4, 2),  # 16
             (64, 64, 4, 2),  # 32
-            (32, 128, 4, 2, "apart"),  # 64
+            (32, 128, 4, 2),  # 64
             (64, 64, 8, 2),  # 80
             (64, 64, 8, 2),  # 96
             (32, 128, 8, 2, "apart"),  # 128
@@ -158,9 +160,9 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
             (64, 64, 4, 2),  # 32
             (64, 128, 8, 2),  # 64
             (64, 128, 8, 2),  # 80
-            (32, 128, 8, 2),  # 96
-            (32, 128, 8, 2),  # 128
-            (32, 64, 8, 2),  # 192:128
+            (64, 128, 8, 2, "described"),  # 96
+            (64, 128, 8, 2, "described"),  # 128
+            (32, 128, 8, 2, "described"),  # 192:128
             (32, 64, 8, 2, "halves"),  # 192
             (16, 128, 8, 2, "apart halves"),  # 256
         ),
@@ -194,7 +196,7 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
             (64, 128, 4, 2, "apart"),  # 64
             (64, 128, 8, 2),  # 80
             (64, 128, 8, 2),  # 96
-            (64, 128, 8, 2, "apart"),  # 128
+            (64, 128, 8, 2, "described"),  # 128
             (32, 64, 8, 1),  # 192:128
             (32, 64, 8, 2),  # 192
             (32, 64, 8, 2),  # 256
@@ -328,7 +330,13 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
     },
 }
 # Where a soft cap, compiled in, wants more registers than the row's tile leaves.
-CAPPED: Mapping[tuple[str, str, Shape], Entry] = {("sm_80", "dkdv", Shape(128, 128)): (64, 64, 8, 2)}
+CAPPED: Mapping[tuple[str, str, Shape], Entry] = {
+    ("sm_80", "dkdv", Shape(64, 64)): (32, 128, 4, 2, "apart"),
+    ("sm_80", "dkdv", Shape(128, 128)): (64, 64, 8, 2),
+    ("sm_90", "dkdv", Shape(96, 96)): (32, 128, 8, 2),
+    ("sm_90", "dkdv", Shape(128, 128)): (32, 128, 8, 2),
+    ("sm_90", "dkdv", Shape(192, 128)): (32, 64, 8, 2),
+}
 
 
 def target_of(capability: tuple[int, int] | None, hip: bool) -> str:
@@ -361,7 +369,7 @@ def tile_for(kernel: str, shape: Shape, dtype: str, target: str, capped: bool = 
     block_q, block_k, warps, stages, *words = entry
     also = set(words[0].split()) if words else set()
     precision = "ieee" if "ieee" in also else _precision(dtype, target)
-    ways = ("apart" in also, "halves" in also, "parts" not in also)
+    ways = ("apart" in also, "halves" in also, "parts" not in also, "described" in also)
     return Tile(block_q, block_k, warps, stages, precision, *ways)
 
 
