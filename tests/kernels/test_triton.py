@@ -215,7 +215,8 @@ def test_what_descriptors_read_is_copied_only_if_it_is_not_aligned(first: int) -
         x = aligned(rows_of(view))
         assert (x.at is view) == (first == 0)
         assert torch.equal(x.at, view)
-        assert x.at.data_ptr() % 16 == 0 and all(stride % 8 == 0 for stride in x[1:])
+        assert x.at.data_ptr() % 16 == 0
+        assert all(stride % 8 == 0 for stride in x[1:])
     assert aligned(rows_of(wide[:, :1].expand(2, 3, 5, 24))).head > 0
 
 
