@@ -109,7 +109,7 @@ def _gcn_costs(text: str) -> tuple[int, int, int]:
 def _source(build: Build) -> Any:
     from triton.compiler import ASTSource
 
-    kernel = _kernel(build.kernel)
+    kernel = _kernel(build)
     fixed = _constants(build, kernel.arg_names)
     signature: dict[str, Any] = {}
     constants: dict[Any, Any] = {(kernel.arg_names.index(name),): value for name, value in fixed.items()}
@@ -121,18 +121,13 @@ def _source(build: Build) -> Any:
     return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
 
 
-def _kernel(name: str) -> Any:
+def _kernel(build: Build) -> Any:
     from benchmarks import tutorial_flash
-    from ring_worker.attention.kernels import triton_backward, triton_forward
+    from ring_worker.attention.kernels.triton_launch import kernel_for
 
-    return {
-        "forward": triton_forward.forward_kernel,
-        "dq": triton_backward.dq_kernel,
-        "dkdv": triton_backward.dkdv_kernel,
-        "tutorial-forward": tutorial_flash.forward_kernel,
-        "tutorial-dq": tutorial_flash.dq_kernel,
-        "tutorial-dkdv": tutorial_flash.dkdv_kernel,
-    }[name]
+    if build.kernel.startswith("tutorial-"):
+        return getattr(tutorial_flash, f"{build.kernel.removeprefix('tutorial-')}_kernel")
+    return kernel_for(build.kernel, build.tile, build.part)
 
 
 def _constants(build: Build, names: list[str]) -> dict[str, Any]:
@@ -140,8 +135,7 @@ def _constants(build: Build, names: list[str]) -> dict[str, Any]:
     from ring_worker.attention.kernels.tuning import Work
 
     work = Work(build.kernel, build.shape, build.dtype, build.target, build.capped)
-    known = constants(work, build.tile, build.part)
-    return {name: value for name, value in known.items() if name in names}
+    return constants(work, build.tile, build.part, names)
 
 
 Parts = list[tuple[int, ...]]

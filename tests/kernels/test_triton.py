@@ -18,6 +18,7 @@ from ring_worker.attention.kernels.interface import Block, Carry, Gradients
 from ring_worker.attention.kernels.reference import ReferenceKernel
 from ring_worker.attention.kernels.tile_table import Tile
 from ring_worker.attention.kernels.triton_kernel import TritonKernel
+from ring_worker.attention.kernels.triton_launch import aligned, rows_of
 from ring_worker.attention.kernels.triton_tiles import Rows, dims_of, rows_at, tile_at
 from ring_worker.attention.schedule import Run, runs
 from triton_cases import Case
@@ -172,18 +173,51 @@ def test_the_tiles_of_every_generation(target: str, dtype: torch.dtype, monkeypa
 
 @pytest.mark.parametrize(
     "ways",
-    [{"apart": True}, {"halves": True}, {"apart": True, "halves": True}, {"held": False}],
+    [
+        {"apart": True},
+        {"halves": True},
+        {"apart": True, "halves": True},
+        {"held": False},
+        {"described": True},
+        {"described": True, "halves": True},
+    ],
     ids=lambda ways: ", ".join(ways),
 )
 @pytest.mark.parametrize("head_size", [80, 192])
 def test_every_way_to_make_room_for_larger_tiles(
     ways: dict[str, bool], head_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Full and masked steps in launches of their own, dk and dv too, operands that are read part by part."""
+    """Full and masked steps in launches of their own, dk and dv too, operands read part by part, or by descriptors."""
     monkeypatch.setattr(triton_kernel, "tile_for", lambda *_: replace(Tile(32, 16, 4, 1), **ways))
     case = replace(SHAPES["full steps between masked ones"], head_size=head_size, dtype=torch.float32)
     check_forward(case, fresh=False)
     check_backward(case)
+
+
+@pytest.mark.parametrize("head_size", [64, 20, 81])
+@pytest.mark.parametrize("group", [1, 3])
+def test_descriptors_reach_every_head_whatever_the_strides(
+    head_size: int, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where rows are no multiple of 16 bytes, so that copies with room behind each row are read."""
+    monkeypatch.setattr(triton_kernel, "tile_for", lambda *_: Tile(16, 32, 4, 1, described=True))
+    mask = (Run(0, 140, 3, 150, 0, 0), Run(140, 150, 0, 9, 0, 0))
+    check_backward(
+        Case(mask, 150, 150, heads=2 * group, key_heads=2, head_size=head_size, batch=2, dtype=torch.bfloat16)
+    )
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_what_descriptors_read_is_copied_only_if_it_is_not_aligned(first: int) -> None:
+    wide = torch.arange(2 * 3 * 5 * 24, dtype=torch.bfloat16).reshape(2, 3, 5, 24)
+    for width in (16, 13):
+        view = wide[..., first : first + width]
+        x = aligned(rows_of(view))
+        assert (x.at is view) == (first == 0)
+        assert torch.equal(x.at, view)
+        assert x.at.data_ptr() % 16 == 0
+        assert all(stride % 8 == 0 for stride in x[1:])
+    assert aligned(rows_of(wide[:, :1].expand(2, 3, 5, 24))).head > 0
 
 
 @triton.jit

@@ -44,7 +44,8 @@ class Tile:
 
     What lets larger tiles run without spilling: `apart`, full and masked steps in two launches, so that the registers
     of one loop do not weigh on the other; `halves`, dk and dv in two launches, for one product more; not `held`, the
-    program's own operands loaded anew in each step, in parts of 64 dims, not kept in registers.
+    program's own operands loaded anew in each step, in parts of 64 dims, not kept in registers; `described`, of dkdv
+    on sm_90 and sm_100, the queries of full steps read through tensor descriptors, which implies `apart`.
     """
 
     block_q: int
@@ -55,10 +56,11 @@ class Tile:
     apart: bool = False
     halves: bool = False
     held: bool = True
+    described: bool = False
 
     def parts(self, kernel: str) -> tuple[Part, ...]:
         """The launches that make up a run of a kernel."""
-        steps = ("full", "masked") if self.apart else ("all",)
+        steps = ("full", "masked") if self.apart or self.described else ("all",)
         gradients = ("dv", "dk") if self.halves and kernel == "dkdv" else ("all",)
         return tuple(Part(*pair) for pair in product(steps, gradients))
 
@@ -79,7 +81,7 @@ class Shape:
         return str(self.head) if self.head == self.values else f"{self.head}:{self.values}"
 
 
-# block_q, block_k, warps, stages, and what else, in words: "apart", "halves", "parts" (not held), "ieee"
+# block_q, block_k, warps, stages, and what else, in words: "apart", "halves", "parts" (not held), "described", "ieee"
 Entry = tuple[int, int, int, int] | tuple[int, int, int, int, str]
 Widths = Mapping[Shape, Entry]
 
@@ -112,7 +114,7 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
             (64, 64, 4, 2),  # 32
             (128, 64, 8, 2),  # 64
             (128, 64, 8, 2),  # 80
-            (64, 64, 8, 2),  # 96
+            (128, 64, 8, 2),  # 96
             (128, 32, 8, 2),  # 128
             (32, 32, 4, 1),  # 192:128
             (32, 32, 4, 1),  # 192
@@ -120,10 +122,10 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
         ),
         "dkdv": _rows(
             (64, 64, 4, 2),  # 16
-            (64, 64, 4, 2),  # 32
-            (32, 128, 4, 2, "apart"),  # 64
-            (64, 64, 8, 2),  # 80
-            (64, 64, 8, 2),  # 96
+            (32, 128, 4, 2),  # 32
+            (32, 128, 4, 2),  # 64
+            (32, 128, 8, 2),  # 80
+            (32, 128, 8, 2),  # 96
             (32, 128, 8, 2, "apart"),  # 128
             (32, 32, 8, 1),  # 192:128
             (32, 32, 8, 2),  # 192
@@ -158,11 +160,11 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
             (64, 64, 4, 2),  # 32
             (64, 128, 8, 2),  # 64
             (64, 128, 8, 2),  # 80
-            (32, 128, 8, 2),  # 96
-            (32, 128, 8, 2),  # 128
-            (32, 64, 8, 2),  # 192:128
-            (32, 64, 8, 2, "halves"),  # 192
-            (16, 128, 8, 2, "apart halves"),  # 256
+            (64, 128, 8, 2, "described"),  # 96
+            (64, 128, 8, 2, "described"),  # 128
+            (32, 128, 8, 2, "described"),  # 192:128
+            (64, 128, 8, 2, "described halves"),  # 192
+            (32, 128, 8, 2, "described halves"),  # 256
         ),
     },
     "sm_100": {
@@ -190,13 +192,13 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
         ),
         "dkdv": _rows(
             (64, 64, 4, 2),  # 16
-            (64, 64, 8, 2),  # 32
+            (64, 128, 4, 2),  # 32
             (64, 128, 4, 2, "apart"),  # 64
             (64, 128, 8, 2),  # 80
             (64, 128, 8, 2),  # 96
-            (64, 128, 8, 2, "apart"),  # 128
-            (32, 64, 8, 1),  # 192:128
-            (32, 64, 8, 2),  # 192
+            (64, 128, 8, 2, "described"),  # 128
+            (64, 128, 8, 2, "described"),  # 192:128
+            (64, 64, 8, 2),  # 192
             (32, 64, 8, 2),  # 256
         ),
     },
@@ -225,7 +227,7 @@ HALF: Mapping[str, Mapping[str, Widths]] = {
         ),
         "dkdv": _rows(
             (32, 64, 4, 2),  # 16
-            (32, 64, 4, 2),  # 32
+            (32, 128, 4, 2),  # 32
             (32, 128, 4, 2),  # 64
             (32, 64, 4, 1),  # 80
             (16, 64, 4, 1),  # 96
@@ -242,7 +244,7 @@ _SINGLE_90: Mapping[str, Widths] = {
         (32, 32, 8, 1),  # 16
         (32, 32, 8, 1),  # 32
         (32, 32, 8, 1),  # 64
-        (16, 32, 8, 1),  # 80
+        (32, 32, 8, 1, "ieee"),  # 80
         (16, 32, 8, 1),  # 96
         (16, 32, 8, 1),  # 128
         (16, 16, 8, 1, "parts ieee"),  # 192:128
@@ -253,31 +255,29 @@ _SINGLE_90: Mapping[str, Widths] = {
         (16, 32, 4, 1),  # 16
         (16, 32, 4, 1),  # 32
         (16, 32, 4, 1),  # 64
-        (16, 16, 4, 1),  # 80
+        (32, 32, 8, 1, "parts ieee"),  # 80
         (16, 16, 4, 1),  # 96
         (16, 16, 8, 1, "parts ieee"),  # 128
-        (16, 16, 8, 1, "parts ieee"),  # 192:128
-        (16, 16, 8, 1, "parts ieee"),  # 192
+        (16, 32, 8, 1, "parts ieee"),  # 192:128
+        (16, 32, 8, 1, "parts ieee"),  # 192
         (16, 16, 8, 1, "parts ieee"),  # 256
     ),
     "dkdv": _rows(
-        (32, 32, 8, 1),  # 16
-        (32, 32, 8, 1),  # 32
+        (16, 32, 4, 1),  # 16
+        (16, 32, 4, 1),  # 32
         (32, 32, 8, 1),  # 64
-        (16, 16, 4, 1),  # 80
+        (32, 32, 8, 1, "ieee"),  # 80
         (16, 16, 4, 1),  # 96
         (16, 16, 8, 1, "parts"),  # 128
-        (16, 16, 8, 1, "parts ieee halves"),  # 192:128
-        (16, 16, 8, 1, "parts ieee halves"),  # 192
+        (16, 32, 8, 1, "parts ieee halves"),  # 192:128
+        (16, 32, 8, 1, "parts ieee halves"),  # 192
         (16, 16, 8, 1, "parts ieee halves"),  # 256
     ),
 }
-_BY_PARTS = (16, 16, 8, 1, "parts ieee")
 _SINGLE_80: Mapping[str, Widths] = {
     "forward": {
         **_SINGLE_90["forward"],
-        Shape(80, 80): (16, 32, 4, 1),
-        Shape(96, 96): _BY_PARTS,
+        Shape(96, 96): (16, 16, 8, 1),
         Shape(128, 128): (16, 32, 4, 1),
     },
     "dq": {**_SINGLE_90["dq"], Shape(128, 128): (16, 16, 8, 1, "parts")},
@@ -328,7 +328,16 @@ SINGLE: Mapping[str, Mapping[str, Widths]] = {
     },
 }
 # Where a soft cap, compiled in, wants more registers than the row's tile leaves.
-CAPPED: Mapping[tuple[str, str, Shape], Entry] = {("sm_80", "dkdv", Shape(128, 128)): (64, 64, 8, 2)}
+CAPPED: Mapping[tuple[str, str, Shape], Entry] = {
+    ("sm_80", "dkdv", Shape(64, 64)): (64, 128, 8, 2),
+    ("sm_80", "dkdv", Shape(128, 128)): (64, 64, 8, 2),
+    ("sm_90", "dkdv", Shape(96, 96)): (32, 128, 8, 2),
+    ("sm_90", "dkdv", Shape(128, 128)): (32, 128, 8, 2),
+    ("sm_90", "dkdv", Shape(192, 128)): (32, 64, 8, 2),
+    ("sm_100", "dkdv", Shape(32, 32)): (64, 64, 8, 2),
+    ("sm_100", "dkdv", Shape(64, 64)): (64, 128, 8, 2),
+    ("sm_100", "dkdv", Shape(192, 128)): (64, 64, 8, 2),
+}
 
 
 def target_of(capability: tuple[int, int] | None, hip: bool) -> str:
@@ -361,7 +370,7 @@ def tile_for(kernel: str, shape: Shape, dtype: str, target: str, capped: bool = 
     block_q, block_k, warps, stages, *words = entry
     also = set(words[0].split()) if words else set()
     precision = "ieee" if "ieee" in also else _precision(dtype, target)
-    ways = ("apart" in also, "halves" in also, "parts" not in also)
+    ways = ("apart" in also, "halves" in also, "parts" not in also, "described" in also)
     return Tile(block_q, block_k, warps, stages, precision, *ways)
 
 

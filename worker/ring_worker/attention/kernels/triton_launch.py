@@ -12,18 +12,22 @@ from math import inf
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from ring_worker.attention.kernels.interface import Block
 from ring_worker.attention.kernels.spans import Bounds, key_tiles, of_steps, query_tiles
 from ring_worker.attention.kernels.tile_table import Part, Tile
 from ring_worker.attention.kernels.triton_backward import dkdv_kernel, dq_kernel
+from ring_worker.attention.kernels.triton_described import dkdv_full_kernel
 from ring_worker.attention.kernels.triton_forward import forward_kernel
 from ring_worker.attention.kernels.triton_tiles import Rows, Score, Seen
 from ring_worker.attention.kernels.tuning import Work
 from ring_worker.attention.schedule import Run
 
 KERNELS = {"forward": forward_kernel, "dq": dq_kernel, "dkdv": dkdv_kernel}
+DESCRIBED = (0, 3)  # of the arguments of `dkdv_full_kernel` those that it reads through descriptors: q and do
+DESCRIPTOR_BYTES = 16  # which addresses and strides must be multiples of
 DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 TIMED_HEADS, TIMED_KEY_HEADS, TIMED_ROWS = 16, 4, 4096
 
@@ -75,16 +79,39 @@ def launch(work: Work, tile: Tile, q: Tensor, block: Block, tensors: list[Rows])
         seen = seen_for(tuple(block.runs), replace(side, steps=part.steps))
         if not width or not len(seen.table):
             continue
+        kernel = kernel_for(work.kernel, tile, part)
+        if kernel is dkdv_full_kernel:
+            triton.set_allocator(_scratch)
+            tensors = [aligned(x) if place in DESCRIBED else x for place, x in enumerate(tensors)]
         arguments = (*tensors, seen, Score(block.scale, block.softcap or 1.0), heads, heads // key_heads)
-        kernel: Any = KERNELS[work.kernel]
+        fixed = constants(work, tile, part, kernel.arg_names)
         with torch.cuda.device_of(q):
-            kernel[(width, len(seen.table))](*arguments, **constants(work, tile, part), **options(tile))
+            kernel[(width, len(seen.table))](*arguments, **fixed, **options(tile))
 
 
-def constants(work: Work, tile: Tile, part: Part) -> dict[str, Any]:
-    """What a kernel is compiled for. The audit compiles with the same."""
-    gradients = {"GRADIENTS": part.gradients} if work.kernel == "dkdv" else {}
-    return {
+def kernel_for(kernel: str, tile: Tile, part: Part) -> Any:
+    """What is launched for a part of a kernel's run."""
+    return dkdv_full_kernel if tile.described and (kernel, part.steps) == ("dkdv", "full") else KERNELS[kernel]
+
+
+def aligned(x: Rows) -> Rows:
+    """As descriptors take it; a copy, with room at the end of each row, where address or strides are not."""
+    tensor: Tensor = x.at
+    item, size = tensor.element_size(), tensor.shape[-1]
+    if tensor.data_ptr() % DESCRIPTOR_BYTES == 0 and all(x and x * item % DESCRIPTOR_BYTES == 0 for x in x[1:]):
+        return x
+    room = -(-size * item // DESCRIPTOR_BYTES) * DESCRIPTOR_BYTES // item
+    return rows_of(tensor.new_empty(*tensor.shape[:-1], room)[..., :size].copy_(tensor))
+
+
+def _scratch(size: int, alignment: int, stream: int | None) -> Tensor:
+    """Where a launch puts its descriptors, in stream order. torch aligns to more than Triton asks for."""
+    return torch.empty(size, dtype=torch.int8, device="cuda")
+
+
+def constants(work: Work, tile: Tile, part: Part, names: list[str]) -> dict[str, Any]:
+    """What a kernel with arguments of these names is compiled for. The audit compiles with the same."""
+    known = {
         "D": work.shape.head,
         "E": work.shape.values,
         "CAPPED": work.capped,
@@ -94,8 +121,9 @@ def constants(work: Work, tile: Tile, part: Part) -> dict[str, Any]:
         "STEPS": part.steps,
         "HELD": tile.held,
         "WIDEST": tile.widest,
-        **gradients,
+        "GRADIENTS": part.gradients,
     }
+    return {name: value for name, value in known.items() if name in names}
 
 
 def options(tile: Tile) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ring_worker.attention.kernels.tile_table import Shape, Tile
 
-SOURCES = ("triton_tiles.py", "triton_forward.py", "triton_backward.py")
+SOURCES = ("triton_tiles.py", "triton_forward.py", "triton_backward.py", "triton_described.py")
 LEAST_GAIN = 0.02
 
 
