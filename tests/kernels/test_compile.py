@@ -1,6 +1,6 @@
 """Configurations of the table, compiled ahead of time for GPUs that are not there: some minutes, once.
 
-bf16 at every size, and some of fp32; `make audit-kernels` does the rest.
+bf16 at every size, and those of fp16, fp32 and a soft cap that were nearest to spilling; `make audit-kernels` does all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from ring_worker.attention.kernels.tile_table import KERNELS
 
 ROOT = Path(__file__).parents[2]
 SIZES = "16|32|64|80|96|128|192:128|192|256"
-OURS = rf"^(forward|dq|dkdv)-\w+-(({SIZES})-bf16|128-bf16-softcap|(64|128|256)-fp32)(\+\w+)*$"
+AT_RISK = r"(64|96|128)-bf16-softcap|128-fp16|(64|80|128|256)-fp32"
+OURS = rf"^(forward|dq|dkdv)-\w+-(({SIZES})-bf16|{AT_RISK})(\+\w+)*$"
 TUTORIALS = r"^tutorial-\w+-\w+-(64|128)-bf16"
 OWN = {"sm_80": r"HMMA", "sm_90": r"HGMMA", "sm_100": r"UTC\w*MMA", "gfx942": r"v_mfma_\w+"}
 
@@ -57,14 +58,6 @@ def test_each_generation_computes_bf16_with_its_own_matrix_instructions(build: B
     assert all(re.fullmatch(OWN[build.target], name) for name in matrix), matrix
 
 
-# Where the inner loop still is fatter than the tutorial's, and by which factor at most. To shrink, never to grow.
-FATTER = {
-    ("dkdv", "sm_80", 64): 1.01,
-    ("dkdv", "sm_90", 128): 1.01,
-    ("dkdv", "sm_100", 128): 1.06,
-}
-
-
 @pytest.mark.parametrize("size", [64, 128])
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -73,5 +66,4 @@ def test_the_inner_loop_is_no_fatter_than_the_tutorials(kernel: str, target: str
     ours = found.get(name) or found[f"{name}+full"]
     theirs = [found[f"tutorial-{kernel}-{target}-{size}-bf16-{warps}"] for warps in (4, 8)]
     sound = [it for it in theirs if not it["local_bytes"]] or theirs
-    most = FATTER.get((kernel, target, size), 1.0) * min(it["others"] for it in sound)
-    assert ours["others"] <= most, (ours, theirs)
+    assert ours["others"] <= min(it["others"] for it in sound), (ours, theirs)
