@@ -1,4 +1,4 @@
-"""Pods and nodes as the API server gives them -> the few facts that decisions need.
+"""Pods as the API server gives them -> the few facts that decisions need.
 
 Pure, and never raises for what an object holds: a pod that makes no sense as a member of a job is None. What is kept is
 small, since an operator holds it for every pod of every job.
@@ -54,14 +54,6 @@ class PodFacts:
         return bool(self.node)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """One node. `ready`: its kubelet reports, and says that it can run pods."""
-
-    name: str
-    ready: bool
-
-
 def pod_facts(raw: Raw) -> PodFacts | None:
     """The facts of a pod that belongs to a job; None where labels and owner do not say to which, in which place."""
     metadata, spec, status = _map(raw, "metadata"), _map(raw, "spec"), _map(raw, "status")
@@ -95,12 +87,6 @@ def pod_facts(raw: Raw) -> PodFacts | None:
         pinned=_pinned(spec),
         pinned_at=seconds_of(_map(metadata, "annotations").get(names.ANNOTATION_PINNED)),
     )
-
-
-def node_facts(raw: Raw) -> NodeFacts:
-    status = _map(raw, "status")
-    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in _list(status, "conditions"))
-    return NodeFacts(str(_map(raw, "metadata").get("name", "")), ready)
 
 
 def seconds_of(timestamp: Any) -> float:

@@ -6,5 +6,6 @@ of the weight of what the hop crosses.
 
 from ring_operator.placement.ask import ask
 from ring_operator.placement.problem import Placement, Problem, Refusal
+from ring_operator.placement.solve import place
 
-__all__ = ["Placement", "Problem", "Refusal", "ask"]
+__all__ = ["Placement", "Problem", "Refusal", "ask", "place"]

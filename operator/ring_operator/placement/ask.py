@@ -39,12 +39,14 @@ def groups_of(plan: ParallelPlan) -> Groups:
 def ask(
     plan: ParallelPlan, wish: Wish, topology: Topology, free: Iterable[Site], kept: Iterable[str] = ()
 ) -> Problem | Refusal:
-    """`free`: nodes that may be taken, `kept` among them. Refused where the manifest names levels that are not there."""
+    """`free`: nodes that may be taken, `kept` among them. Refused where the manifest names no level of theirs."""
     levels, groups = tuple(level.name for level in topology.levels), groups_of(plan)
     try:
         weights = weights_for(levels, wish.weights)
     except ValueError as error:
-        return Refusal(f"spec.placement.weights: {error}", "Name levels that `ringctl topology` shows, or leave it out.")
+        return Refusal(
+            f"spec.placement.weights: {error}", "Name levels that `ringctl topology` shows, or leave it out."
+        )
     within = None
     if wish.within is not None:
         level = _number(topology, wish.within.level)

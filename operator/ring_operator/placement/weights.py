@@ -8,6 +8,7 @@ another building, 8:1. Only ratios matter, and where links are known, `spec.plac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 INSIDE = "node"  # as a name of a level: a hop to another node of the same closest domain
 _LEAVING = {"nvlink": 9.0, "zone": 8.0, "region": 8.0}
@@ -26,7 +27,7 @@ def weights_for(levels: Sequence[str], given: Mapping[str, float]) -> tuple[floa
     for level in reversed(levels):
         cost = given.get(level, cost * _LEAVING.get(level, _LEAVING_OTHER))
         closest_first.append((level, cost))
-    for (closer, less), (wider, more) in zip(closest_first, closest_first[1:], strict=False):
+    for (closer, less), (wider, more) in pairwise(closest_first):
         if more < less:
             raise ValueError(f"{wider} {more:g} is less than {closer} {less:g}, though {closer} lies inside it")
     return tuple(cost for _, cost in reversed(closest_first))

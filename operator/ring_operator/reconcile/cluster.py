@@ -161,7 +161,9 @@ def _missing(view: View) -> list[Act]:
     avoid = tuple(entry.node for entry in view.status.excluded_nodes if seconds_of(entry.until) > view.now)
     before = view.wanted_epoch - 1
     slots = (
-        Slot(i, view.attempts.get(i, 0), avoid, before, chooses(view)) for i, name in enumerate(view.names) if name not in view.by_name
+        Slot(i, view.attempts.get(i, 0), avoid, before, chooses(view))
+        for i, name in enumerate(view.names)
+        if name not in view.by_name
     )
     return [Create(pod(view.job, view.plan, view.place, slot)) for slot in slots]
 

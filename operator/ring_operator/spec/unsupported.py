@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ring_operator import names
 from ring_operator.errors import Fault
 from ring_operator.spec.job import JobSpec, TrainingJob
-from ring_operator.spec.workers import Placement, Recovery
+from ring_operator.spec.workers import Recovery
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ it is near. `node_of` and `usage_of` read the objects, `topology_of` gives the t
 """
 
 from ring_operator.topology.dump import Dump, read_dump
-from ring_operator.topology.free import Ask, Free, Reason, Toleration, ask_of, free_sites
+from ring_operator.topology.free import Ask, Free, Reason, Toleration, ask_of, free_in, free_sites
 from ring_operator.topology.levels import find_level
 from ring_operator.topology.nodes import Node, Taint, node_of
 from ring_operator.topology.pods import Usage, usage_of
@@ -26,6 +26,7 @@ __all__ = [
     "Usage",
     "ask_of",
     "find_level",
+    "free_in",
     "free_sites",
     "node_of",
     "read_dump",

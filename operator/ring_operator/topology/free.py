@@ -109,7 +109,11 @@ def _nodes(count: int) -> str:
 
 def free_sites(topology: Topology, nodes: Iterable[Node], usages: Iterable[Usage], ask: Ask) -> Free:
     """Which of the nodes could take one pod of the job now."""
-    taken = taken_by(usages, ask.own)
+    return free_in(topology, nodes, taken_by(usages, ask.own), ask)
+
+
+def free_in(topology: Topology, nodes: Iterable[Node], taken: Mapping[str, Amounts], ask: Ask) -> Free:
+    """As `free_sites`, where what is taken of every node is known already; `ask.own` must not be in it."""
     sites = topology.by_name
     free: list[Site] = []
     refused: dict[str, Reason] = {}
