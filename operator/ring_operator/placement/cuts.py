@@ -11,6 +11,7 @@ from ring_operator.placement.cost import Path, least_cost
 from ring_operator.placement.room import Cut, Room
 
 EXACT_STEPS = 60_000  # of the exact search, about a quarter of a second
+EXACT_DOMAINS = 10
 PAIR_PIECES = 7  # closest domains that two rings have together, for all ways of sharing them to be tried
 
 
@@ -94,6 +95,8 @@ def _shared_out(a: Cut, b: Cut) -> Iterator[tuple[Cut, Cut]]:
 def exact(room: Room, groups: int, size: int, weights: Sequence[float]) -> list[Cut] | None:
     """The least of all, by dynamic programming over what is left of every closest domain. None: too many cases."""
     paths = sorted(room.domains(room.levels))
+    if len(paths) > EXACT_DOMAINS:
+        return None
     start = tuple(room.left[path] for path in paths)
     steps = [0]
 
