@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ring_operator import names
 from ring_operator.errors import Fault
 from ring_operator.spec.job import JobSpec, TrainingJob
-from ring_operator.spec.workers import Recovery
+from ring_operator.spec.workers import Placement, Recovery
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ GAPS: tuple[Gap, ...] = (
 
 CLUSTER_ONLY: tuple[Gap, ...] = (
     Gap(
-        "placement.excludeNodes",
-        lambda spec: "excluding nodes" if spec.placement.exclude_nodes else None,
-        "Leave it out.",
+        "placement",
+        lambda spec: "placement" if spec.placement != Placement() else None,
+        "Leave it out: all ranks are on this machine.",
     ),
     Gap(
         "recovery.excludeNodeAfter",
