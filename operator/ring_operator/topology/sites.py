@@ -15,7 +15,7 @@ from ring_operator.topology.levels import Reading, auto_levels, own_levels
 from ring_operator.topology.nodes import Node
 from ring_operator.topology.tree import Level, Site, Topology
 
-_UNKNOWN = "?"  # begins the name of a domain that no label names; no label value can
+UNKNOWN = "?"  # begins the name of a domain that no label names; no label value can
 _Values = list[str]  # one a level, widest first; empty: not known
 
 
@@ -35,7 +35,7 @@ def topology_of(nodes: Sequence[Node], levels: Sequence[str] = ()) -> Topology:
 
 @dataclass(frozen=True, slots=True)
 class _Lacking:
-    """Which levels a node's place is not known on. `usual`: (level, kind of GPU) where nodes are expected to have it."""
+    """Which levels a node's place is not known on. `usual`: (level, kind of GPU) that a node is expected to have."""
 
     nodes: Sequence[Node]
     readings: Sequence[Reading]
@@ -91,7 +91,7 @@ def _named(nodes: Sequence[Node], rows: Sequence[_Values]) -> list[tuple[str, ..
     depth = len(rows[0]) if rows else 0
     done: list[list[str]] = [[] for _ in rows]
     for level in range(depth):
-        values = [row[level] or _UNKNOWN + _inner(row, level, node) for node, row in zip(nodes, rows, strict=True)]
+        values = [row[level] or UNKNOWN + _inner(row, level, node) for node, row in zip(nodes, rows, strict=True)]
         parents = [row[-1] if row else "" for row in done]
         twice = _under_several(values, parents)
         for row, value, parent in zip(done, values, parents, strict=True):
@@ -101,7 +101,7 @@ def _named(nodes: Sequence[Node], rows: Sequence[_Values]) -> list[tuple[str, ..
 
 def _inner(row: _Values, level: int, node: Node) -> str:
     """What an unknown domain is known by: the closer domain that hangs under it, else the node alone."""
-    return next((value for value in row[level + 1 :] if value), "") or f"{_UNKNOWN}{node.name}"
+    return next((value for value in row[level + 1 :] if value), "") or f"{UNKNOWN}{node.name}"
 
 
 def _under_several(values: Sequence[str], parents: Sequence[str]) -> set[str]:
