@@ -10,7 +10,11 @@ from ring_operator.topology import Node, Topology, node_of, topology_of
 Raw = dict[str, Any]
 
 ROOM = {"cpu": "191450m", "memory": "2113461896Ki", "ephemeral-storage": "1853893404Ki", "pods": "110"}
-H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.count": "8", "nvidia.com/gpu.memory": "81559"}
+H100 = {
+    "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3",
+    "nvidia.com/gpu.count": "8",
+    "nvidia.com/gpu.memory": "81559",
+}
 
 
 def raw_node(name: str, gpus: int = 8, **more: Any) -> Raw:

@@ -17,28 +17,25 @@ from ring_operator.topology.quantity import UNIT, plain, quantity
 from topology_cases import pinned, raw_node, raw_pod
 
 GPU = names.GPU_RESOURCE
+WORDS = (
+    "metadata spec status labels name taints key conditions type allocatable containers initContainers resources "
+    "requests affinity nodeAffinity phase requiredDuringSchedulingIgnoredDuringExecution nodeSelectorTerms matchFields "
+    "values cpu"
+)
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(
-            ["metadata", "spec", "status", "labels", "name", "taints", "key", "conditions", "type", "allocatable"]
-            + ["containers", "initContainers", "resources", "requests", "affinity", "nodeAffinity", "phase", "items"]
-            + ["requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms", "matchFields", "values", "cpu"]
-        ),
-        inner,
-        max_size=4,
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS.split()), inner, max_size=4),
     max_leaves=12,
 )
 
 
 @pytest.mark.parametrize("text, billionths", [
     ("1", UNIT), ("0", 0), ("100m", UNIT // 10), ("1500m", 3 * UNIT // 2), ("1.5", 3 * UNIT // 2), (".5", UNIT // 2),
-    ("5.", 5 * UNIT), ("+2", 2 * UNIT), ("-1", -UNIT), ("7n", 7), ("3u", 3_000), ("1k", 1000 * UNIT), ("1M", 10**6 * UNIT),
-    ("1Ki", 1024 * UNIT), ("1.5Gi", 3 * 2**29 * UNIT), ("2113461896Ki", 2113461896 * 1024 * UNIT), ("64Ti", 2**46 * UNIT),
-    ("1e3", 1000 * UNIT), ("1E3", 1000 * UNIT), ("1E", 10**18 * UNIT), ("2e-3", UNIT // 500), ("0.1n", 1), ("1e-20", 1),
-    ("1e9999", (2**63 - 1) * UNIT), ("99Ei", (2**63 - 1) * UNIT), (8, 8 * UNIT), (0.5, UNIT // 2),
+    ("5.", 5 * UNIT), ("+2", 2 * UNIT), ("-1", -UNIT), ("7n", 7), ("3u", 3_000), ("1k", 1000 * UNIT),
+    ("1M", 10**6 * UNIT), ("1Ki", 1024 * UNIT), ("1.5Gi", 3 * 2**29 * UNIT), ("64Ti", 2**46 * UNIT),
+    ("2113461896Ki", 2113461896 * 1024 * UNIT), ("1e3", 1000 * UNIT), ("1E3", 1000 * UNIT), ("1E", 10**18 * UNIT),
+    ("2e-3", UNIT // 500), ("0.1n", 1), ("1e-20", 1), ("1e9999", (2**63 - 1) * UNIT), ("99Ei", (2**63 - 1) * UNIT),
+    (8, 8 * UNIT), (0.5, UNIT // 2),
     ("", None), ("Gi", None), ("1 Gi", None), ("1ki", None), ("1K", None), ("0x1", None), (".", None), ("1e", None),
     ("\u0661", None), ("1\n", None), (None, None), (True, None), ([], None),
 ])  # fmt: skip
@@ -230,7 +227,9 @@ def test_the_jobs_own_pods_do_not_count() -> None:
 
 
 def test_reasons_are_counted() -> None:
-    nodes = [node_of(raw_node(f"c{i}", cordoned=True)) for i in range(12)] + [node_of(raw_node(f"n{i}")) for i in range(5)]
+    nodes = [node_of(raw_node(f"c{i}", cordoned=True)) for i in range(12)] + [
+        node_of(raw_node(f"n{i}")) for i in range(5)
+    ]
     pods = [raw_pod(f"p{i}", f"n{i}", {GPU: "4"}) for i in range(3)] + [raw_pod("q", "n3", {GPU: "8"})]
     found = free_sites(topology_of(nodes), nodes, [u for p in pods if (u := usage_of(p))], ask())
     assert [site.name for site in found.sites] == ["n4"]
