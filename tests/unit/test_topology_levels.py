@@ -150,6 +150,13 @@ def test_a_missing_wider_level_that_nobody_tells_is_one_for_all_of_the_closer_do
     assert (a.unknown, c.unknown) == (("spine",), ())
 
 
+def test_domains_that_no_label_names_are_of_one_level_each() -> None:
+    """A rack x without a spine and a spine x without a zone have nothing in common."""
+    a, b, _ = tree({TIER + "0": "x"}, {TIER + "1": "x"}, {ZONE: "x"}).sites
+    assert shared(a, b) == 0
+    assert (a.domains, b.domains) == (("?rack:x", "?rack:x", "x"), ("?spine:x", "x", "??b"))
+
+
 def test_a_missing_wider_level_that_others_contradict_stays_unknown() -> None:
     rack = {TIER + "0": "r"}
     a, b, c = tree({ZONE: "z1", **rack}, {ZONE: "z2", **rack}, rack).sites

@@ -36,7 +36,7 @@ class Domain:
     def label(self) -> str:
         """The name without what it hangs under."""
         last = self.name.rpartition("/")[2]
-        return f"not labelled (over {last[1:]})" if last.startswith(UNKNOWN) else last
+        return f"not labelled (over {last[1:].replace(':', ' ', 1)})" if last.startswith(UNKNOWN) else last
 
     def walk(self) -> Iterator[Domain]:
         yield self

@@ -1,7 +1,7 @@
 """The tree of domains -> where each domain's box and each node's cell is, in pixels.
 
-Pure and deterministic. Domains are nested boxes; what is in a box is laid in rows that keep it about half as high as it
-is wide. Cells shrink as nodes grow many: with names for a few dozen, plain squares for hundreds.
+Pure and deterministic. Domains are nested boxes; what is in a box is laid in rows that keep it somewhat wider than
+high. Cells shrink as nodes grow many: with names for a few dozen, plain squares for hundreds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ring_operator.topology import Topology
 from ring_operator.topology.domains import Domain, domains_of
 
 PAD, HEADER = 8, 20
-_WIDE = 1.9  # how much wider than high a box is to be
+_WIDE = 1.6  # how much wider than high a box is to be
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +98,42 @@ def _block(domain: Domain, size: tuple[float, float], gap: float) -> _Block:
     packed = _packed(parts, gap if not domain.parts else PAD)
     if domain.level < 0 or (domain.alone and not domain.unknown):
         return packed
-    width = max(packed.width + 2 * PAD, 64.0)
+    width = max(packed.width + 2 * PAD, 104.0 if domain.unknown else 64.0)
     inner = [(x + PAD, y + HEADER, block) for x, y, block in packed.inside]
     return _Block(width, packed.height + HEADER + PAD, domain, inside=inner)
 
 
 def _packed(parts: Sequence[_Block], gap: float) -> _Block:
-    """In rows, in order, each as wide as makes the whole about the wanted shape."""
-    area = sum((part.width + gap) * (part.height + gap) for part in parts)
-    limit = max(math.sqrt(area * _WIDE), max((part.width for part in parts), default=0.0)) + 0.5
+    """In rows, in order: as many in a row as give the whole the wanted shape and leave little of it empty."""
+    if not parts:
+        return _Block(0.0, 0.0)
+    area = sum(part.width * part.height for part in parts)
+    choices = (_in_rows(parts, gap, count) for count in _counts(len(parts)))
+    return min(choices, key=lambda block: _clumsiness(block, area))
+
+
+def _counts(parts: int) -> range:
+    """Numbers of parts in a row that are worth a try."""
+    if parts <= 40:
+        return range(1, parts + 1)
+    square = math.isqrt(parts)
+    return range(square // 2, 3 * square)
+
+
+def _clumsiness(block: _Block, area: float) -> float:
+    empty = 1.0 - area / (block.width * block.height)
+    return abs(math.log(block.width / block.height / _WIDE)) + 2.0 * empty
+
+
+def _in_rows(parts: Sequence[_Block], gap: float, count: int) -> _Block:
     placed = _Block(0.0, 0.0)
-    x = y = row = 0.0
-    for part in parts:
-        if x and x + part.width > limit:
-            x, y, row = 0.0, y + row + gap, 0.0
-        placed.inside.append((x, y, part))
-        x, row = x + part.width + gap, max(row, part.height)
-        placed.width, placed.height = max(placed.width, x - gap), max(placed.height, y + row)
+    y = 0.0
+    for first in range(0, len(parts), count):
+        x, row = 0.0, parts[first : first + count]
+        for part in row:
+            placed.inside.append((x, y, part))
+            x += part.width + gap
+        height = max(part.height for part in row)
+        placed.width, placed.height = max(placed.width, x - gap), y + height
+        y += height + gap
     return placed

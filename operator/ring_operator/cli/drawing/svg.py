@@ -15,6 +15,7 @@ from ring_operator.topology import Topology
 
 MARGIN, TITLE, LEGEND = 16.0, 34.0, 26.0
 _LEAST_WIDTH = 560.0
+_LETTER = 6.8  # how wide one is, at most on the average, in a header
 _BOXES = ("#eef2f7", "#ffffff", "#f3f6fa", "#ffffff")
 _COLOURS = {
     Word.FREE: ("#b7e4c7", "#2d6a4f"),
@@ -27,13 +28,13 @@ _COLOURS = {
 
 def draw(topology: Topology, picture: Picture, states: Mapping[str, State], title: str, over: str = "") -> str:
     """`over`: SVG elements drawn last, in the picture's own coordinates. `states`: by node."""
-    width = max(picture.width + 2 * MARGIN, _LEAST_WIDTH)
+    width = max(picture.width + 2 * MARGIN, _LEAST_WIDTH, min(len(title), 100) * 9.5 + 2 * MARGIN)
     height = picture.height + 2 * MARGIN + TITLE + LEGEND
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(width)} {_n(height)}" width="{_n(width)}" '
         f'height="{_n(height)}" font-family="system-ui, sans-serif" font-size="12">',
         f'<rect width="{_n(width)}" height="{_n(height)}" fill="#ffffff"/>',
-        _text(MARGIN, MARGIN + 14, title, (width - 2 * MARGIN) / 8.4, 'font-size="15" font-weight="600"'),
+        _text(MARGIN, MARGIN + 14, title, (width - 2 * MARGIN) / 9.5, 'font-size="15" font-weight="600"'),
         f'<g transform="translate({_n(MARGIN)} {_n(MARGIN + TITLE)})">',
         *(_box(box, topology) for box in picture.boxes),
         *(_cell(name, cell, states.get(name)) for name, cell in picture.cells.items()),
@@ -50,10 +51,11 @@ def _box(box: Box, topology: Topology) -> str:
     domain = box.domain
     level = topology.levels[domain.level].name
     said = f"{level}: not labelled" if domain.unknown else f"{level} {domain.label}"
-    short = said if len(said) * 6.3 <= box.width - 2 * PAD else said.removeprefix(f"{level} ")
+    fits = len(said) * _LETTER <= box.width - 2 * PAD
+    short = said if fits else said.removeprefix(f"{level} ").removeprefix(f"{level}: ")
     dashed = ' stroke-dasharray="5 4"' if domain.unknown else ""
     count = len(domain.sites)
-    header = _text(PAD, HEADER - 6, short, (box.width - 1.5 * PAD) / 6.3, 'fill="#3d4754" font-size="11"')
+    header = _text(PAD, HEADER - 6, short, (box.width - 1.5 * PAD) / _LETTER, 'fill="#3d4754" font-size="11"')
     return (
         f'<g transform="translate({_n(box.x)} {_n(box.y)})"><title>{_safe(said)}: {count:,} node'
         f'{"" if count == 1 else "s"}</title><rect width="{_n(box.width)}" height="{_n(box.height)}" rx="5" '
