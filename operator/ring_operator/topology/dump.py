@@ -17,6 +17,7 @@ from ring_operator.errors import Fault, UserError
 from ring_operator.topology.raw import Raw, mapping, text
 
 COMMAND = "kubectl get nodes,pods -A -o json"
+_MAX_DEPTH = 64
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C ten times as fast, where it was built
 
 
@@ -50,13 +51,23 @@ def _documents(content: str, source: str) -> list[Any]:
     if content.lstrip()[0] in "{[":
         return [_json(content, source)]
     try:
+        _limit(content, source)
         return [document for document in yaml.load_all(content, Loader=_Loader) if document is not None]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{source}:{mark.line + 1}" if mark else source
+        where = f"{source}:{min(mark.line, content.rstrip().count(chr(10))) + 1}" if mark else source
         raise _refuse(where, f"neither JSON nor YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _refuse(source, f"neither JSON nor YAML: {str(error).splitlines()[0]}") from None
+
+
+def _limit(content: str, source: str) -> None:
+    """The loader in C recurses without a limit of its own, so depth is looked at first."""
+    depth = 0
+    for event in yaml.parse(content, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise _refuse(source, f"nested more than {_MAX_DEPTH} deep")
 
 
 def _json(content: str, source: str) -> Any:

@@ -59,9 +59,9 @@ class Source:
 def clique_part(value: str, part: str) -> str:
     """Of `<ClusterUUID>.<CliqueID>`; a cluster of zeros is what a driver says that is not set up."""
     cluster, _, clique = value.rpartition(".")
-    if cluster == _NO_CLUSTER or not value:
+    if not cluster or not clique or cluster == _NO_CLUSTER:
         return ""
-    return cluster if part == "cluster" else value if clique else ""
+    return cluster if part == "cluster" else value
 
 
 KNOWN: tuple[Source, ...] = (

@@ -98,8 +98,10 @@ class Free:
 
 def why_not(counts: Sequence[tuple[Reason, int]], most: int = 6) -> str:
     parts = [f"{count:,}{_nodes(count) if i == 0 else ''} {r.of(count)}" for i, (r, count) in enumerate(counts[:most])]
-    if rest := sum(count for _, count in counts[most:]):
-        parts.append(f"{rest:,} are refused for {len(counts) - most} other reasons")
+    if others := counts[most:]:
+        rest, reasons = sum(count for _, count in others), len(others)
+        why = "another reason" if reasons == 1 else f"{reasons} other reasons"
+        parts.append(f"{rest:,} {'is' if rest == 1 else 'are'} refused for {why}")
     return "; ".join(parts)
 
 

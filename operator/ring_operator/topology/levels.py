@@ -138,3 +138,8 @@ def find_level(levels: Sequence[Level], wanted: str) -> int | None:
             return number
     words = [n for n, level in enumerate(levels) if any(key.rpartition("/")[2] == wanted for key in level.keys)]
     return words[0] if len(words) == 1 else None
+
+
+def without_nodes(nodes: Sequence[Node], keys: Iterable[str]) -> tuple[str, ...]:
+    """What a person should know of keys that no node carries."""
+    return tuple(f"no node has the label {key}" for key in keys if not any(node.labels.get(key) for node in nodes))

@@ -15,7 +15,7 @@ from ring_operator.topology.levels import Reading, auto_levels, own_levels
 from ring_operator.topology.nodes import Node
 from ring_operator.topology.tree import Level, Site, Topology
 
-_UNKNOWN = "?"  # begins the name of a domain that no label names; no label value can
+UNKNOWN = "?"  # begins the name of a domain that no label names; no label value can
 _Values = list[str]  # one a level, widest first; empty: not known
 
 
@@ -25,7 +25,7 @@ def topology_of(nodes: Sequence[Node], levels: Sequence[str] = ()) -> Topology:
     rows = [[reading.value(node.labels) for reading in readings] for node in nodes]
     lacking = _lacking(nodes, rows, readings)
     _infer(rows)
-    shown = _named(nodes, rows)
+    shown = _named(nodes, rows, [reading.name for reading in readings])
     sites = tuple(
         Site(node.name, domains, node.kind, unknown)
         for node, domains, unknown in zip(nodes, shown, lacking(rows), strict=True)
@@ -35,7 +35,7 @@ def topology_of(nodes: Sequence[Node], levels: Sequence[str] = ()) -> Topology:
 
 @dataclass(frozen=True, slots=True)
 class _Lacking:
-    """Which levels a node's place is not known on. `usual`: (level, kind of GPU) where nodes are expected to have it."""
+    """Which levels a node's place is not known on. `usual`: (level, kind of GPU) that a node is expected to have."""
 
     nodes: Sequence[Node]
     readings: Sequence[Reading]
@@ -86,12 +86,11 @@ def _agreed(row: _Values, wide: int, told: Sequence[dict[str, str]]) -> str:
     return ""
 
 
-def _named(nodes: Sequence[Node], rows: Sequence[_Values]) -> list[tuple[str, ...]]:
+def _named(nodes: Sequence[Node], rows: Sequence[_Values], names: Sequence[str]) -> list[tuple[str, ...]]:
     """Domains of every node, each unique within its level: by the label's value, behind its wider domain if need be."""
-    depth = len(rows[0]) if rows else 0
     done: list[list[str]] = [[] for _ in rows]
-    for level in range(depth):
-        values = [row[level] or _UNKNOWN + _inner(row, level, node) for node, row in zip(nodes, rows, strict=True)]
+    for level in range(len(names)):
+        values = [row[level] or _unlabelled(row, level, names, node) for node, row in zip(nodes, rows, strict=True)]
         parents = [row[-1] if row else "" for row in done]
         twice = _under_several(values, parents)
         for row, value, parent in zip(done, values, parents, strict=True):
@@ -99,9 +98,12 @@ def _named(nodes: Sequence[Node], rows: Sequence[_Values]) -> list[tuple[str, ..
     return [tuple(row) for row in done]
 
 
-def _inner(row: _Values, level: int, node: Node) -> str:
-    """What an unknown domain is known by: the closer domain that hangs under it, else the node alone."""
-    return next((value for value in row[level + 1 :] if value), "") or f"{_UNKNOWN}{node.name}"
+def _unlabelled(row: _Values, level: int, names: Sequence[str], node: Node) -> str:
+    """A domain that no label names: `?rack:r7`, whatever rack r7 hangs under, else `??NODE` for the node alone."""
+    for closer in range(level + 1, len(row)):
+        if row[closer]:
+            return f"{UNKNOWN}{names[closer].replace('/', '.')}:{row[closer]}"
+    return f"{UNKNOWN}{UNKNOWN}{node.name}"
 
 
 def _under_several(values: Sequence[str], parents: Sequence[str]) -> set[str]:
