@@ -11,7 +11,8 @@ def too_few(problem: Problem, by_kind: Mapping[str, int]) -> Refusal:
     there = sum(by_kind.values())
     wanted = f"{problem.wanted} nodes are wanted"
     if there < problem.wanted:
-        return Refusal(f"{wanted}, {there} are free", f"Lower spec.workers.nodes to {there}, or free more nodes.")
+        lower = f"Lower spec.workers.nodes to {there}, or free" if there else "Ask for less of each node, or free"
+        return Refusal(f"{wanted}, {there} are free", f"{lower} more nodes.")
     kinds = ", ".join(f"{count} of {kind or 'no GPU'}" for kind, count in sorted(by_kind.items()))
     return Refusal(
         f"{wanted}, all of one kind, and free are {kinds}",
