@@ -56,8 +56,8 @@ def test_where_another_took_a_node_all_pods_go_and_come_again_later() -> None:
     assert sum(pod.bound for pod in there.facts()) == 3
     there.now += 31
     there.look()
-    there.busy, there.stolen = {"node-2"}, set()
     assert there.status.placement is not None
+    assert [entry.node for entry in there.status.excluded_nodes] == ["node-2"]
     assert (there.status.placement.retries, [t.reason for t in there.told][-1]) == (1, "PlacementReleased")
     there.step()
     there.look()

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from ring_operator.observe.pods import PodFacts, seconds_of, timestamp_of
 from ring_operator.placement import Placement, Refusal, ask, place
 from ring_operator.reconcile.view import Act, Delete, Ground, Pin, Tell, View
-from ring_operator.status.document import JobStatus, PlacementStatus
+from ring_operator.status.document import ExcludedNode, JobStatus, PlacementStatus
 
+AVOID_SECONDS = 300.0  # a node that did not take its pod, for a reason that is not seen from here
 BIND_SECONDS = 30.0  # a scheduler that has nothing against a node binds a pod to it at once
 _RETRY_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
 
@@ -88,6 +89,9 @@ def _released(view: View, stuck: list[PodFacts]) -> Placing:
     )
     why = f"{stuck[0].name}: {stuck[0].trouble}" if stuck[0].trouble else f"{stuck[0].name} was not taken up"
     message = f"{len(stuck)} pods did not come to run on their nodes ({why}); all are made anew in {wait:.0f} s"
+    until = timestamp_of(view.now + AVOID_SECONDS)
+    avoided = {e.node: e for e in view.status.excluded_nodes if seconds_of(e.until) > view.now}
+    avoided |= {p.pinned: ExcludedNode(node=p.pinned, reason=f"it did not take {p.name}", until=until) for p in stuck}
     deletions = (Delete(p.name, p.uid, 0 if p.node in view.unready else None) for p in view.pods)
-    status = view.status.model_copy(update={"placement": tried})
+    status = view.status.model_copy(update={"placement": tried, "excluded_nodes": tuple(avoided.values())})
     return Placing(status, (Tell("Warning", "PlacementReleased", message), *deletions), message)

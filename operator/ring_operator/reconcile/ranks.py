@@ -36,7 +36,9 @@ def ranked(view: View) -> Ranked:
     found = problem if isinstance(problem, Refusal) else place(problem)
     if isinstance(found, Refusal):
         return Ranked(tuple(pods), PlacementStatus(notes=f"ranks follow the pods' numbers: {found.reason}"))
-    return Ranked(tuple(by_node[node] for ring in found.rings for node in ring), _status(found))
+    retries = view.status.placement.retries if view.status.placement else 0
+    lies = _status(found).model_copy(update={"retries": retries})
+    return Ranked(tuple(by_node[node] for ring in found.rings for node in ring), lies)
 
 
 def _status(found: Placement) -> PlacementStatus:
