@@ -105,3 +105,10 @@ def test_an_empty_cluster_and_unlabelled_nodes(plan: Plan) -> None:
     assert "16 nodes are wanted, 1 are free" in str(few.exception)
     flat = plan([raw_node(f"n{i}") for i in range(16)])
     assert "16 cross node (x 1)" in flat.stdout
+
+
+def test_uneven_shares_of_a_ring_are_refused(plan: Plan) -> None:
+    uneven = ("--set", "workers.nodes=3", "--set", "parallelism.context=12", "--set", "training.batch=2")
+    said = str(plan(RACKS, *uneven).exception)
+    assert "context 12 x tensor 1 = 12 ranks share a sequence, which 8 GPUs a node do not divide" in said
+    assert "Take context x tensor of 8 or 16, or a divisor of 8." in said
