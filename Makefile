@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 OUTPUT ?= runs/quickstart
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check lint types layers unit slow e2e cluster cluster-binaries format benchmark-ring bench-attention bench-operator audit-kernels clean
+.PHONY: help setup quickstart test check lint types layers unit slow e2e cluster cluster-binaries format benchmark-ring bench-attention bench-operator bench-placement audit-kernels clean
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-attention: $(READY)  ## Compare one attention kernel with torch's over a w
 
 bench-operator: $(READY)  ## Time the operator on a control plane with simulated nodes, beside a bare client
 	$(BIN)/python -m benchmarks.operator
+
+bench-placement: $(READY)  ## Compare the placement of rings with what others do, on simulated clusters
+	$(BIN)/python -m benchmarks.placement
 
 audit-kernels: $(READY)  ## Compile every Triton kernel for four GPU generations and read what it costs; no GPU needed
 	$(BIN)/python -W ignore -m benchmarks.kernels

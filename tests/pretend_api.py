@@ -39,6 +39,7 @@ class PretendApi:
     def __init__(self) -> None:
         self.jobs: dict[str, Raw] = {}
         self.pods: list[Raw] = []
+        self.nodes: list[Raw] = []
         self.events: list[Raw] = []
         self.config_maps: dict[str, Raw] = {}
         self.logs: dict[str, list[str]] = {}
@@ -119,6 +120,7 @@ class PretendApi:
 
     def _object(self, method: str, path: str, body: Any) -> Raw | None:
         lists = {JOBS: list(self.jobs.values()), f"{CORE}/pods": self.pods, f"{CORE}/events": self.events}
+        lists |= {"/api/v1/pods": self.pods, "/api/v1/nodes": self.nodes}
         if path in lists or path == f"/apis/{names.API_VERSION}/{names.PLURAL}":
             return {"items": lists.get(path, list(self.jobs.values())), "metadata": {"resourceVersion": "1"}}
         name = path.rpartition("/")[2]

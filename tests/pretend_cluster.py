@@ -17,8 +17,10 @@ from ring_operator.reconcile.view import (
     Delete,
     DeleteJob,
     Fresh,
+    Ground,
     Identity,
     Outcome,
+    Pin,
     Publish,
     Remove,
     Stamp,
@@ -26,9 +28,10 @@ from ring_operator.reconcile.view import (
     View,
     with_hash_apart,
 )
-from ring_operator.render import children, cluster_place
+from ring_operator.render import children, cluster_place, pinned
 from ring_operator.spec import TrainingJob
 from ring_operator.status.document import JobStatus
+from ring_operator.topology import Level, Site, Topology
 from ring_worker.contract import AgentState, AgentStatus, RankTable
 
 UID = "uid-1"
@@ -48,6 +51,9 @@ class PretendCluster:
         self.table: RankTable | None = None
         self.tables: list[RankTable] = []
         self.unready: set[str] = set()
+        self.sites = tuple(Site(f"node-{i}", (f"rack-{i // 4}",)) for i in range(64))
+        self.busy: set[str] = set()  # nodes that others use
+        self.stolen: set[str] = set()  # nodes that others take while they are being chosen
         self.restart = ""
         self.told: list[Tell] = []
         self.stacks: list[CollectStacks] = []
@@ -80,7 +86,14 @@ class PretendCluster:
             children=dict(self.children),
             table=self.table,
             published_at=self.now,
+            ground=self._ground,
         )
+
+    def _ground(self, kept: frozenset[str], avoided: frozenset[str]) -> Ground:
+        dying = {p.node for p in self.facts() if p.deleting_since}
+        gone = {*self.busy, *self.unready, *avoided, *dying, *self.job.spec.placement.exclude_nodes} - kept
+        topology = Topology((Level("rack"),), self.sites)
+        return Ground(topology, tuple(site for site in self.sites if site.name not in gone), f"{len(gone)} are in use")
 
     def _silence(self, name: str) -> float:
         return self.now - self.mute[name] if name in self.mute else 0.0
@@ -111,6 +124,8 @@ class PretendCluster:
                 self.tables.append(table)
             case Create(manifest):
                 self._create(manifest)
+            case Pin(name, node, now):
+                self._pin(name, pinned(node, now))
             case Delete(name, uid, grace):
                 self._delete(name, uid, grace)
             case Stamp(name, epoch):
@@ -129,6 +144,12 @@ class PretendCluster:
             metadata = {**manifest["metadata"], "namespace": "team", "uid": f"pod-{self.uids}"}
             metadata["annotations"] = dict(metadata["annotations"])
             self.pods[name] = {"metadata": metadata, "spec": dict(manifest["spec"]), "status": {"phase": "Pending"}}
+
+    def _pin(self, name: str, patch: dict[str, Any]) -> None:
+        raw = self.pods.get(name)
+        if raw is not None:
+            raw["metadata"]["annotations"].update(patch["metadata"]["annotations"])
+            raw["spec"] = {**raw["spec"], **patch["spec"]}
 
     def _delete(self, name: str, uid: str, grace: int | None) -> None:
         if name in self.pods and self.pods[name]["metadata"]["uid"] == uid:
@@ -151,14 +172,21 @@ class PretendCluster:
     def step(self) -> None:
         """What kubelets, scheduler and agents do in a second."""
         self.now += 1
-        free = iter(f"node-{i}" for i in range(64) if f"node-{i}" not in self._taken())
         for name, raw in list(self.pods.items()):
             if raw["metadata"].get("deletionTimestamp") and raw["spec"].get("nodeName") not in self.unready:
                 self.remove(name)
-            elif raw["status"]["phase"] == "Pending":
-                self._start(name, raw, next(n for n in free if n not in self.unready and n not in _avoided(raw)))
+            elif raw["status"]["phase"] == "Pending" and not raw["spec"].get("schedulingGates"):
+                self._bind(name, raw)
             elif raw["status"]["phase"] == "Running" and name not in self.mute:
                 self._take_up(name)
+
+    def _bind(self, name: str, raw: dict[str, Any]) -> None:
+        """To the one node that it may run on, else to the first that is free. Gated pods are let be."""
+        facts = pod_facts(raw)
+        able = [facts.pinned] if facts and facts.pinned else [site.name for site in self.sites]
+        out = {*self.busy, *self.stolen, *self.unready, *self._taken(), *_avoided(raw)}
+        if node := next((node for node in able if node not in out), None):
+            self._start(name, raw, node)
 
     def _taken(self) -> set[str]:
         return {raw["spec"].get("nodeName", "") for raw in self.pods.values()}

@@ -22,7 +22,10 @@ MANAGER = "ring-training-operator"
 APPLICATION = "ring-training-job"
 ANNOTATION_EPOCH = f"{GROUP}/epoch"
 ANNOTATION_HASH = f"{GROUP}/hash"  # of the manifest, so that whether it is to be applied again is told at a look
+ANNOTATION_PINNED = f"{GROUP}/pinned-at"  # on a pod: when the operator chose its node
 ANNOTATION_RESTART = f"{GROUP}/restart"  # on a job, by a person: a value not seen before asks for a restart
+
+GATE = f"{GROUP}/placement"  # keeps the scheduler off a pod until its node is chosen
 
 # A pod's name is also its host name, of at most 63 characters. Eleven are left for -16383-r999: the number of the last
 # pod there can be, and 999 replacements of it; pods of smaller numbers can be replaced ten times as often for each

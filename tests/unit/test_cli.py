@@ -52,7 +52,7 @@ def test_validate_refuses_what_is_not_built_and_what_cannot_be_planned(good):
     assert "which 2 does not divide" in ringctl("validate", "-", text=odd).stderr
     result = ringctl("validate", "-", text=SHORTEST + "  gang: {queue: a}\n")
     assert result.exit_code == 1
-    assert "standard input:10: spec.gang: gang scheduling is not built yet\n" in result.stderr
+    assert "standard input:10: spec.gang: a queue is not built yet\n" in result.stderr
 
 
 def test_validate_and_plan_are_for_a_cluster_and_run_is_for_this_machine():

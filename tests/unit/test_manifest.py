@@ -233,11 +233,10 @@ _NOT_BUILT = {
     "training.offload": {"training.offload": "host"},
     "training.schedule.kind": {"training.schedule.kind": "wsd"},
     "evaluation.needle": {"evaluation.needle": {"lengths": [1024]}},
-    "placement": {"placement": {"mode": "scheduler", "excludeNodes": ["n1"]}},
     "gang": {"gang.queue": "team-a"},
 }
 _FOR_A_CLUSTER = {
-    "placement.excludeNodes": {"placement.excludeNodes": ["n1"]},
+    "placement": {"placement": {"mode": "scheduler", "excludeNodes": ["n1"]}},
     "recovery.excludeNodeAfter": {"recovery.excludeNodeAfter": 5},
     "workers.disruptionBudget": {"workers.disruptionBudget": True},
     "managedBy": {"managedBy": "example.org/other"},

@@ -18,6 +18,7 @@ from ring_operator.cli.remote.status import status
 from ring_operator.cli.remote.submit import submit
 from ring_operator.cli.remote.top import top
 from ring_operator.cli.run import run
+from ring_operator.cli.topology import topology
 from ring_operator.cli.validate import validate
 from ring_operator.cli.version import version
 from ring_operator.errors import UserError
@@ -31,7 +32,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 ON_THIS_MACHINE: tuple[Callable[..., None], ...] = (validate, explain, plan, run, crd, version)
-ON_A_CLUSTER: tuple[Callable[..., None], ...] = (submit, status, top, logs, suspend, resume, restart, delete)
+ON_A_CLUSTER: tuple[Callable[..., None], ...] = (
+    submit,
+    status,
+    top,
+    logs,
+    suspend,
+    resume,
+    restart,
+    delete,
+    topology,
+)
 for _panel, _commands in (("On this machine", ON_THIS_MACHINE), ("On a cluster", ON_A_CLUSTER)):
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)

@@ -7,7 +7,7 @@ import enum
 import json
 import os
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -15,9 +15,14 @@ from rich.console import Console
 from rich.text import Text
 
 from ring_operator.cli.common import SetOption, load_jobs, screen
+from ring_operator.cli.network import NodesOption, network
+from ring_operator.cli.placed import Placed, document_of, gpus_of, html_of, placed, rows_of, svg_of
+from ring_operator.cli.remote.options import ContextOption, KubeconfigOption
+from ring_operator.errors import refuse
 from ring_operator.local.machine import find_machines, visible_gpus
 from ring_operator.plan import LayerGroup, Machines, ParallelPlan, Ring, document, machines_of
 from ring_operator.plan import plan as plan_job
+from ring_operator.remote.kubeconfig import Target
 from ring_operator.spec import JobSpec, TrainingJob
 from ring_worker.contract import Degrees
 
@@ -29,6 +34,8 @@ class PlanFormat(enum.StrEnum):
     TEXT = "text"
     JSON = "json"
     YAML = "yaml"
+    SVG = "svg"
+    HTML = "html"
 
 
 def plan(
@@ -37,18 +44,64 @@ def plan(
     gpus_per_node: Annotated[
         int | None, typer.Option(min=0, max=64, help="GPUs of a node, where the manifest says auto.")
     ] = None,
+    nodes: NodesOption = None,
+    context: ContextOption = None,
+    kubeconfig: KubeconfigOption = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="NODE", help="What if this node were not there? Repeatable."),
+    ] = None,
+    within: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="What if every ring had to be inside one domain of the level?")
+    ] = None,
     overrides: SetOption = None,
 ) -> None:
-    """Print how jobs would be spread over ranks and rings; with gpusPerNode auto, on this machine."""
-    plans = [_planned(job, gpus_per_node) for job in load_jobs(file, overrides)]
+    """Print how jobs would be spread over ranks and rings; with --nodes or --context, also over which nodes.
+
+    With gpusPerNode auto, as on those nodes, or else on this machine.
+    """
+    asked = [*(overrides or []), *_within(within)]
+    there = network(nodes, Target(kubeconfig, context)) if nodes or context or kubeconfig else None
+    if there is None and (picture := _needs_network(output, exclude, within)):
+        raise refuse(picture, "needs a network", "Give --nodes FILE, or --context NAME.")
+    if there is not None and gpus_per_node is None:
+        gpus_per_node = gpus_of(there)
+    made = []
+    for job in load_jobs(file, asked or None):
+        planned = _planned(job, gpus_per_node)
+        made.append((planned, placed(job, planned, there, exclude or ()) if there else None))
     if output is PlanFormat.TEXT:
-        _print_text(plans)
-        return
-    documents = [document(p) for p in plans]
+        _print_text(made)
+    elif output in (PlanFormat.SVG, PlanFormat.HTML):
+        _print_picture(output, made)
+    else:
+        _print_values(output, [document_of(on, document(p)) if on else document(p) for p, on in made])
+
+
+def _within(level: str | None) -> list[str]:
+    return [] if level is None else [f"placement.within={{level: {level}, policy: required}}"]
+
+
+def _needs_network(output: PlanFormat, exclude: list[str] | None, within: str | None) -> str | None:
+    """The option that makes no sense without nodes."""
+    if output in (PlanFormat.SVG, PlanFormat.HTML):
+        return f"-o {output}"
+    return "--exclude" if exclude else "--within" if within else None
+
+
+def _print_values(output: PlanFormat, documents: list[dict[str, Any]]) -> None:
     if output is PlanFormat.YAML:
         typer.echo(yaml.safe_dump_all(documents, sort_keys=False, default_flow_style=None), nl=False)
     else:
         typer.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=2))
+
+
+def _print_picture(output: PlanFormat, made: list[tuple[ParallelPlan, Placed | None]]) -> None:
+    if len(made) != 1:
+        raise refuse(f"-o {output}", f"draws one job, and the file has {len(made)}", "Give a file with one job.")
+    [(_, on)] = made
+    assert on is not None
+    typer.echo(svg_of(on) if output is PlanFormat.SVG else html_of(on), nl=False)
 
 
 def _planned(job: TrainingJob, gpus_per_node: int | None) -> ParallelPlan:
@@ -69,12 +122,16 @@ def _machines(spec: JobSpec, gpus_per_node: int | None) -> Machines:
     return machines_of(spec, gpus_per_node)
 
 
-def _print_text(plans: list[ParallelPlan]) -> None:
+def _print_text(made: list[tuple[ParallelPlan, Placed | None]]) -> None:
     console = screen()
-    for i, each in enumerate(plans):
+    for i, (each, on) in enumerate(made):
         if i:
             console.print()
         print_plan(console, each)
+        for label, said in rows_of(on) if on else ():
+            console.print(
+                Text.assemble((f"  {label:<12}", "yellow" if label == "note" else "dim"), said), soft_wrap=True
+            )
 
 
 def print_plan(console: Console, plan: ParallelPlan) -> None:

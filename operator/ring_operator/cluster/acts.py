@@ -24,11 +24,13 @@ from ring_operator.reconcile.view import (
     Delete,
     DeleteJob,
     Identity,
+    Pin,
     Publish,
     Remove,
     Stamp,
     Tell,
 )
+from ring_operator.render import pinned
 from ring_operator.status.document import JobStatus
 
 log = logging.getLogger(__name__)
@@ -103,6 +105,12 @@ class Actor:
         if work.job.uid not in owners and not there.get("deletionTimestamp"):
             raise ConflictError(409, f"pod {name} exists and is not of this job; delete it, or name the job otherwise")
 
+    async def _pin(self, act: Pin, work: Work) -> None:
+        try:
+            await self._api.merge(paths.one("Pod", work.job.namespace, act.name), pinned(act.node, act.now))
+        except GoneError as error:
+            log.debug("%s", error)
+
     async def _delete(self, act: Delete, work: Work) -> None:
         body: dict[str, Any] = {"preconditions": {"uid": act.uid}}
         if act.grace is not None:
@@ -146,6 +154,7 @@ _HOW: dict[type, Callable[[Actor, Any, Work], Awaitable[None]]] = {
     Remove: Actor._remove,
     Publish: Actor._publish,
     Create: Actor._create,
+    Pin: Actor._pin,
     Delete: Actor._delete,
     Stamp: Actor._stamp,
     CollectStacks: Actor._collect_stacks,

@@ -12,7 +12,9 @@ from ring_operator import names
 from ring_operator.cluster import paths
 from ring_operator.cluster.api import Api
 from ring_operator.cluster.informer import Informer
-from ring_operator.observe.pods import NodeFacts, PodFacts, node_facts, pod_facts
+from ring_operator.cluster.ledger import Ledger
+from ring_operator.observe.pods import PodFacts, pod_facts
+from ring_operator.topology import Node, Usage, node_of, usage_of
 
 CHILDREN = ("ConfigMap", "Service", "NetworkPolicy", "PodDisruptionBudget")
 _OURS = f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
@@ -31,10 +33,19 @@ class ChildFacts:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A pod: `facts` where it is one of a job, `usage` where it takes something of a node."""
+
+    facts: PodFacts | None
+    usage: Usage | None
+
+
 class Stores:
     """`due`: called with the key of a job that something happened to. `namespaces` empty: all of them.
 
-    Without the right to see nodes, in single namespaces, a lost node shows only by what becomes of its pods.
+    All pods of the cluster are held, for what they take of its nodes. In single namespaces nodes and other people's
+    pods are not seen: a lost node shows only by what becomes of its pods, and the scheduler places them.
     """
 
     def __init__(self, api: Api, namespaces: Sequence[str], due: Callable[[Key], None]) -> None:
@@ -43,17 +54,18 @@ class Stores:
         self._children: dict[Key, dict[tuple[str, str], ChildFacts]] = {}
         self._on_node: dict[str, set[Key]] = {}
         scopes: Sequence[str | None] = namespaces or (None,)
-        self.pods: list[Informer[PodFacts]] = [
-            Informer(api, paths.collection("Pod", s), pod_facts, self._pod, labelSelector=_OURS) for s in scopes
+        only = {"labelSelector": _OURS} if namespaces else {}
+        self.pods: list[Informer[Held]] = [
+            Informer(api, paths.collection("Pod", s), held if not namespaces else _held_ours, self._pod, **only)
+            for s in scopes
         ]
         self.children: list[Informer[ChildFacts]] = [
             Informer(api, paths.collection(kind, s), _child_of(kind), self._child, labelSelector=_OURS)
             for s in scopes
             for kind in CHILDREN
         ]
-        self.nodes: list[Informer[NodeFacts]] = (
-            [] if namespaces else [Informer(api, paths.NODES, node_facts, self._node)]
-        )
+        self.nodes: list[Informer[Node]] = [] if namespaces else [Informer(api, paths.NODES, node_of, self._node)]
+        self.ledger = None if namespaces else Ledger(lambda: self.nodes[0].items)
 
     @property
     def informers(self) -> list[Informer[Any]]:
@@ -85,11 +97,13 @@ class Stores:
         nodes = self.nodes[0].items
         return frozenset(n for n in set(wanted) if n and not ((node := nodes.get(("", n))) and node.ready))
 
-    def _pod(self, before: PodFacts | None, now: PodFacts | None) -> None:
-        for pod in (before, now):
-            if pod is not None:
+    def _pod(self, before: Held | None, now: Held | None) -> None:
+        if self.ledger is not None:
+            self.ledger.pod(before.usage if before else None, now.usage if now else None)
+        for held in (before, now):
+            if held is not None and (pod := held.facts) is not None:
                 key = (pod.namespace, pod.job)
-                self._put(self._pods, key, pod.name, now if pod is now else None)
+                self._put(self._pods, key, pod.name, now.facts if now is held else None)
                 if pod.node:
                     self._on_node.setdefault(pod.node, set()).add(key)
                 self._due(key)
@@ -100,8 +114,10 @@ class Stores:
                 self._put(self._children, child.job, (child.kind, child.name), now if child is now else None)
                 self._due(child.job)
 
-    def _node(self, before: NodeFacts | None, now: NodeFacts | None) -> None:
+    def _node(self, before: Node | None, now: Node | None) -> None:
         node = now or before
+        if self.ledger is not None:
+            self.ledger.node_changed()
         for key in self._on_node.get(node.name, ()) if node else ():
             self._due(key)
 
@@ -114,6 +130,17 @@ class Stores:
         inner.pop(name, None)
         if not inner:
             store.pop(key, None)
+
+
+def held(raw: dict[str, Any]) -> Held | None:
+    """What is kept of a pod of the cluster."""
+    facts, usage = pod_facts(raw), usage_of(raw)
+    return Held(facts, usage) if facts or usage else None
+
+
+def _held_ours(raw: dict[str, Any]) -> Held | None:
+    facts = pod_facts(raw)
+    return Held(facts, None) if facts else None
 
 
 def _child_of(kind: str) -> Callable[[dict[str, Any]], ChildFacts | None]:

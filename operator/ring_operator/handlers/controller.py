@@ -6,6 +6,7 @@ status, tried again later, and stops no other.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import secrets
 import time
@@ -25,10 +26,13 @@ from ring_operator.errors import UserError
 from ring_operator.handlers.memo import Memo, Planned, identity_of, is_ours, planned, status_of
 from ring_operator.handlers.metrics import Metrics
 from ring_operator.handlers.queue import Key, Queue
+from ring_operator.observe.pods import PodFacts
 from ring_operator.reconcile.cluster import reconcile
 from ring_operator.reconcile.report import refused
-from ring_operator.reconcile.view import Fresh, Outcome, Publish, View
+from ring_operator.reconcile.view import Fresh, Ground, Outcome, Pin, Publish, Survey, View
+from ring_operator.render import Slot, pod
 from ring_operator.status.document import JobStatus
+from ring_operator.topology import ask_of
 from ring_worker.contract import ContractError, RankTable
 
 log = logging.getLogger(__name__)
@@ -100,6 +104,8 @@ class Controller:
         if self.memos.pop(key, None) is not None:
             self.queue.forget(key)
             self._parts.metrics.forget(*key)
+            if (ledger := self._parts.stores.ledger) is not None:
+                ledger.forget(_in_ledger(key))
 
     async def work(self) -> None:
         """One worker, for ever."""
@@ -142,6 +148,8 @@ class Controller:
             return None
         await self._learn_table(memo)
         outcome = reconcile(self._view(memo, memo.planned))
+        if (ledger := self._parts.stores.ledger) is not None:
+            ledger.promise(_in_ledger(memo.identity.key), [act.node for act in outcome.acts if isinstance(act, Pin)])
         if outcome.acts or outcome.status != memo.status:
             log.debug(
                 "%s/%s: %s %s", *memo.identity.key, outcome.status.state, [type(a).__name__ for a in outcome.acts]
@@ -179,7 +187,24 @@ class Controller:
             table=memo.table,
             published_at=memo.published_at,
             problem=memo.problem,
+            ground=self._survey(memo, made, pods),
         )
+
+    def _survey(self, memo: Memo, made: Planned, pods: tuple[PodFacts, ...]) -> Survey | None:
+        """How the job sees the nodes, as they are at this moment."""
+        ledger, identity = self._parts.stores.ledger, memo.identity
+        if ledger is None:
+            return None
+        levels = made.job.spec.placement.levels
+
+        def survey(kept: frozenset[str], avoided: frozenset[str]) -> Ground:
+            leaving = {pod.node for pod in pods if pod.deleting_since}
+            excluded = frozenset({*made.job.spec.placement.exclude_nodes, *avoided, *leaving})
+            example = pod(made.job, made.plan, made.place, Slot(0, gated=True))
+            ask = dataclasses.replace(ask_of(example), excluded=excluded)
+            return ledger.ground(_in_ledger(identity.key), levels, ask, kept)
+
+        return survey
 
     async def _learn_table(self, memo: Memo) -> None:
         """The table that an operator before this one published."""
@@ -210,6 +235,10 @@ class Controller:
         memo.status = memo.written = status
         memo.written_at = time.monotonic()
         return None
+
+
+def _in_ledger(key: Key) -> str:
+    return "/".join(key)
 
 
 def _published(memo: Memo, act: Publish) -> None:

@@ -9,7 +9,7 @@ from prometheus_client.exposition import generate_latest
 
 from ring_operator.reconcile.view import Identity
 from ring_operator.status.conditions import PROGRESSING, is_true
-from ring_operator.status.document import JobStatus
+from ring_operator.status.document import JobStatus, PlacementStatus
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _JOB = ("namespace", "job")
@@ -38,12 +38,24 @@ class Metrics:
         self.epoch = Gauge("ring_operator_job_epoch", "Epoch of the rank table", _JOB, registry=r)
         self.step = Gauge("ring_operator_job_step", "Last finished step", _JOB, registry=r)
         self.loss = Gauge("ring_operator_job_loss", "Loss of the last logged step", _JOB, registry=r)
+        self.hops = Gauge(
+            "ring_operator_job_hops", "Ring hops by the level that they cross", [*_JOB, "level"], registry=r
+        )
+        self.cost = Gauge("ring_operator_job_placement_cost", "Sum of the hops' weights", _JOB, registry=r)
+        self.bound = Gauge("ring_operator_job_placement_lower_bound", "No placement costs less", _JOB, registry=r)
+        self.retries = Gauge(
+            "ring_operator_job_placement_retries",
+            "How often all pods were made anew for want of a node",
+            _JOB,
+            registry=r,
+        )
         self.recovery = Histogram(
             "ring_operator_recovery_seconds",
             "From a failure being seen to the first step of the next epoch",
             buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800),
             registry=r,
         )
+        self._of_jobs = (self.epoch, self.step, self.loss, self.restarts)
         self._broken_at: dict[tuple[str, str], tuple[int, float]] = {}
 
     def tell(self, job: Identity, before: JobStatus, now: JobStatus) -> None:
@@ -54,12 +66,22 @@ class Metrics:
             self.step.labels(*key).set(now.progress.step)
             if now.progress.loss is not None:
                 self.loss.labels(*key).set(now.progress.loss)
+        if (lies := now.placement) is not None:
+            self._lies(key, lies)
         for kind in _CLASSES:
             more = getattr(now.restarts, kind) - getattr(before.restarts, kind)
             self.restarts.labels(*key, kind).inc(max(0, more))
             if more > 0:
                 self._broken_at[key] = (now.epoch, time.monotonic())
         self._recovered(key, now)
+
+    def _lies(self, key: tuple[str, str], lies: PlacementStatus) -> None:
+        for entry in lies.hops:
+            self.hops.labels(*key, entry.level).set(entry.hops)
+        self.retries.labels(*key).set(lies.retries)
+        if lies.cost is not None and lies.lower_bound is not None:
+            self.cost.labels(*key).set(lies.cost)
+            self.bound.labels(*key).set(lies.lower_bound)
 
     def _recovered(self, key: tuple[str, str], now: JobStatus) -> None:
         broken = self._broken_at.get(key)
@@ -70,7 +92,7 @@ class Metrics:
     def forget(self, namespace: str, job: str) -> None:
         """Series of deleted jobs go away."""
         self._broken_at.pop((namespace, job), None)
-        for metric in (self.epoch, self.step, self.loss, self.restarts):
+        for metric in (*self._of_jobs, self.hops, self.cost, self.bound, self.retries):
             metric.remove_by_labels({"namespace": namespace, "job": job})
 
     def render(self) -> bytes:

@@ -140,7 +140,9 @@ class Operator:
         """Answers of pods that are gone are forgotten."""
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
-            self._agents.keep_only({(p.namespace, p.name) for i in self._stores.pods for p in i.items.values()})
+            self._agents.keep_only(
+                {(p.namespace, p.name) for i in self._stores.pods for h in i.items.values() if (p := h.facts)}
+            )
 
     def _alive(self) -> str:
         """What is wrong with this process, such that a new one might do better."""

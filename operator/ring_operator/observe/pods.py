@@ -1,4 +1,4 @@
-"""Pods and nodes as the API server gives them -> the few facts that decisions need.
+"""Pods as the API server gives them -> the few facts that decisions need.
 
 Pure, and never raises for what an object holds: a pod that makes no sense as a member of a job is None. What is kept is
 small, since an operator holds it for every pod of every job.
@@ -24,6 +24,8 @@ class PodFacts:
 
     `epoch`: of the rank table that its annotation speaks of. `agent_started`: its agent's container runs since then.
     `trouble`: why it does not get on, as Kubernetes says it. `reason` and `blame`: of an ended pod, see `Failure`.
+    `gated`: the scheduler is kept off it until its node is chosen. `pinned`: the only node that it may run on, since
+    `pinned_at`.
     """
 
     namespace: str
@@ -43,18 +45,13 @@ class PodFacts:
     reason: str = ""
     blame: FailureClass | None = None
     trouble: str = ""
+    gated: bool = False
+    pinned: str = ""
+    pinned_at: float = 0.0
 
     @property
     def bound(self) -> bool:
         return bool(self.node)
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """One node. `ready`: its kubelet reports, and says that it can run pods."""
-
-    name: str
-    ready: bool
 
 
 def pod_facts(raw: Raw) -> PodFacts | None:
@@ -86,13 +83,10 @@ def pod_facts(raw: Raw) -> PodFacts | None:
         reason=reason,
         blame=blame,
         trouble="" if ended else _trouble(status),
+        gated=any(gate.get("name") == names.GATE for gate in _list(spec, "schedulingGates")),
+        pinned=_pinned(spec),
+        pinned_at=seconds_of(_map(metadata, "annotations").get(names.ANNOTATION_PINNED)),
     )
-
-
-def node_facts(raw: Raw) -> NodeFacts:
-    status = _map(raw, "status")
-    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in _list(status, "conditions"))
-    return NodeFacts(str(_map(raw, "metadata").get("name", "")), ready)
 
 
 def seconds_of(timestamp: Any) -> float:
@@ -121,6 +115,15 @@ def _agent_started(status: Raw) -> float:
         if container.get("name") == names.AGENT_CONTAINER:
             return seconds_of(_map(_map(container, "state"), "running").get("startedAt"))
     return 0.0
+
+
+def _pinned(spec: Raw) -> str:
+    """The node that required affinity names, if that is just one."""
+    affinity = _map(_map(spec, "affinity"), "nodeAffinity")
+    terms = _list(_map(affinity, "requiredDuringSchedulingIgnoredDuringExecution"), "nodeSelectorTerms")
+    rows = [row for term in terms for row in _list(term, "matchFields") if row.get("operator") == "In"]
+    values = [str(value) for row in rows for value in row.get("values") or ()]
+    return values[0] if len(terms) == len(values) == 1 else ""
 
 
 def _terminated(status: Raw) -> list[Raw]:
@@ -153,7 +156,7 @@ def _trouble(status: Raw) -> str:
     """What keeps a pod from starting."""
     for condition in _list(status, "conditions"):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return _said(condition)
+            return _said(condition) if condition.get("reason") != "SchedulingGated" else ""
     for container in [*_list(status, "initContainerStatuses"), *_list(status, "containerStatuses")]:
         waiting = _map(_map(container, "state"), "waiting")
         if waiting.get("reason") and waiting["reason"] not in ("PodInitializing", "ContainerCreating"):

@@ -107,6 +107,7 @@ def plan(job: TrainingJob, machines: Machines) -> ParallelPlan:
         )
     ranks = ranks_on(spec, machines)
     degrees = degrees_for(spec, ranks)
+    _check_even(degrees, ranks)
     tokens_per_rank = -(-spec.context.length // degrees.context)
     return ParallelPlan(
         job=job.name,
@@ -123,6 +124,21 @@ def plan(job: TrainingJob, machines: Machines) -> ParallelPlan:
         rings=rings_of(degrees),
         work=work_of(spec, degrees),
         notes=tuple(_notes(spec, machines, ranks, tokens_per_rank)),
+    )
+
+
+def _check_even(degrees: Degrees, ranks: Ranks) -> None:
+    """A group of rings has whole nodes, or a node whole groups: NCCL can deadlock where hosts have uneven shares."""
+    group, per_node = degrees.context * degrees.tensor, ranks.per_node
+    if ranks.nodes == 1 or group % per_node == 0 or per_node % group == 0:
+        return
+    noun = "GPUs" if ranks.device == "cuda" else "processes"
+    whole = " or ".join(str(n) for n in (group // per_node * per_node, -(-group // per_node) * per_node) if n)
+    raise refuse(
+        "spec.parallelism.context",
+        f"context {degrees.context} x tensor {degrees.tensor} = {group} ranks share a sequence, which {per_node} "
+        f"{noun} a node do not divide: nodes would have uneven shares of rings",
+        f"Take context x tensor of {whole}, or a divisor of {per_node}.",
     )
 
 

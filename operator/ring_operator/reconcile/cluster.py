@@ -14,7 +14,8 @@ from ring_operator.reconcile.decide import Action, Decision, Reason, decide
 from ring_operator.reconcile.ending import after_the_end, ended, restart_asked, started_anew, suspended
 from ring_operator.reconcile.looks import history_of, looks_at, table_of
 from ring_operator.reconcile.nodes import charge
-from ring_operator.reconcile.ranks import rank_table, ranks_manifest
+from ring_operator.reconcile.place import chooses, may_create, placing
+from ring_operator.reconcile.ranks import rank_table, ranked, ranks_manifest
 from ring_operator.reconcile.report import running
 from ring_operator.reconcile.view import (
     Act,
@@ -78,19 +79,21 @@ def _past_deadline(view: View) -> str:
 
 def _keep(view: View, seen: Observed) -> Outcome:
     """Children and pods that are missing, epochs that are not stamped yet, pods that nobody wants."""
-    status = running(view, seen)
     acts: list[Act] = [*_children(view), *_strays(view)]
     if view.published:
-        acts += _stamps(view, view.wanted_epoch)
-    else:
-        acts += _missing(view)
-    return Outcome(status, tuple(acts), LOOK_AGAIN_SECONDS)
+        return Outcome(running(view, seen), (*acts, *_stamps(view, view.wanted_epoch)), LOOK_AGAIN_SECONDS)
+    placed = placing(view)
+    status = running(dataclasses.replace(view, status=placed.status), seen, placed.refused)
+    missing = [] if placed.acts or not may_create(view) else _missing(view)
+    return Outcome(status, (*acts, *missing, *placed.acts), LOOK_AGAIN_SECONDS)
 
 
 def _publish(view: View, seen: Observed, decision: Decision) -> Outcome:
-    table = rank_table(view, decision.table.epoch)
+    order = ranked(view)
+    table = rank_table(view, order.pods, decision.table.epoch)
     manifest = ranks_manifest(view, table)
-    published = dataclasses.replace(view, table=table, published_at=view.now)
+    status = view.status.model_copy(update={"placement": order.placement})
+    published = dataclasses.replace(view, table=table, published_at=view.now, status=status)
     status = running(published, seen).model_copy(update={"epoch": table.epoch})
     told = Tell("Normal", "EpochStarted", f"epoch {table.epoch}: {table.world_size} ranks on {view.plan.nodes} nodes")
     return Outcome(
@@ -158,7 +161,9 @@ def _missing(view: View) -> list[Act]:
     avoid = tuple(entry.node for entry in view.status.excluded_nodes if seconds_of(entry.until) > view.now)
     before = view.wanted_epoch - 1
     slots = (
-        Slot(i, view.attempts.get(i, 0), avoid, before) for i, name in enumerate(view.names) if name not in view.by_name
+        Slot(i, view.attempts.get(i, 0), avoid, before, chooses(view))
+        for i, name in enumerate(view.names)
+        if name not in view.by_name
     )
     return [Create(pod(view.job, view.plan, view.place, slot)) for slot in slots]
 

@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from ring_operator.observe.pods import PodFacts
+from ring_operator.placement import Placement, Refusal, ask, place
 from ring_operator.reconcile.view import View
 from ring_operator.render import Manifest, ranks_map
+from ring_operator.status.document import HopsStatus, PlacementStatus
 from ring_worker.contract import Master, Member, RankTable
 
 
-def rank_table(view: View, epoch: int) -> RankTable:
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Pods in the order of the ranks that they get, and how their rings lie in the network as far as it is known."""
+
+    pods: tuple[PodFacts, ...]
+    placement: PlacementStatus | None = None
+
+
+def ranked(view: View) -> Ranked:
+    """Of bound pods, whoever bound them: every ring anew from where its nodes really are.
+
+    Their index decides where nodes cannot be seen.
+    """
+    pods = [view.by_name[name] for name in view.names]
+    if view.ground is None:
+        return Ranked(tuple(pods))
+    by_node = {pod.node: pod for pod in pods}
+    ground = view.ground(frozenset(by_node), frozenset())
+    wish = view.job.spec.placement.model_copy(update={"within": None})  # the nodes are given: nothing can be required
+    problem = ask(view.plan, wish, ground.topology, ground.topology.of(by_node), by_node)
+    found = problem if isinstance(problem, Refusal) else place(problem)
+    if isinstance(found, Refusal):
+        return Ranked(tuple(pods), PlacementStatus(notes=f"ranks follow the pods' numbers: {found.reason}"))
+    retries = view.status.placement.retries if view.status.placement else 0
+    lies = _status(found).model_copy(update={"retries": retries})
+    return Ranked(tuple(by_node[node] for ring in found.rings for node in ring), lies)
+
+
+def _status(found: Placement) -> PlacementStatus:
+    return PlacementStatus(
+        hops=tuple(HopsStatus(level=level, hops=hops) for level, hops in found.hops),
+        cost=found.cost,
+        lower_bound=found.lower_bound,
+        notes="; ".join(found.notes)[:4096],
+    )
+
+
+def rank_table(view: View, pods: Sequence[PodFacts], epoch: int) -> RankTable:
     """Only when every pod is bound and its agent answers. The first member's pod hosts the rendezvous."""
-    pods = in_rank_order(view)
     return RankTable(
         epoch=epoch,
         job_uid=view.identity.uid,
@@ -18,21 +59,16 @@ def rank_table(view: View, epoch: int) -> RankTable:
         degrees=view.plan.degrees,
         master=Master(pods[0].address, view.fresh.port),
         token=view.fresh.token,
-        members=tuple(_member(view, place, pod) for place, pod in enumerate(pods)),
+        members=tuple(_member(view, number, pod) for number, pod in enumerate(pods)),
         restarts=view.status.restarts.total,
     )
-
-
-def in_rank_order(view: View) -> list[PodFacts]:
-    """The pods in the order of the ranks that they get. Their index decides; a placement orders them by the network."""
-    return [view.by_name[name] for name in view.names]
 
 
 def ranks_manifest(view: View, table: RankTable) -> Manifest:
     return ranks_map(view.job, view.place, table.to_json())
 
 
-def _member(view: View, place: int, pod: PodFacts) -> Member:
-    ranks = view.plan.ranks_of(place)
+def _member(view: View, number: int, pod: PodFacts) -> Member:
+    ranks = view.plan.ranks_of(number)
     ring, position = view.plan.ring_of(ranks.start)
     return Member(pod.name, pod.node, pod.address, ranks.start, len(ranks), ring, position)

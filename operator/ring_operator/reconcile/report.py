@@ -17,12 +17,12 @@ from ring_operator.status.document import JobStatus, PlanStatus
 _TROUBLES_SHOWN = 3
 
 
-def running(view: View, seen: Observed) -> JobStatus:
-    """Of a job that is on its way, runs, or starts again."""
+def running(view: View, seen: Observed, refused: str = "") -> JobStatus:
+    """Of a job that is on its way, runs, or starts again. `refused`: why its pods get no nodes now."""
     at_work = [pod for pod in seen.pods if _at_work(view, pod)]
     findings = (
         _planned(view),
-        _placed(view),
+        _placed(view, refused),
         _running(view, len(at_work)),
         _progressing(view, seen, len(at_work)),
         _degraded(view),
@@ -126,12 +126,23 @@ def _planned(view: View) -> Finding:
     return Finding(c.PLANNED, True, "Planned", "; ".join([message, *plan.notes]))
 
 
-def _placed(view: View) -> Finding:
+def _placed(view: View, refused: str = "") -> Finding:
     bound = [name for name in view.names if (pod := view.by_name.get(name)) and pod.bound]
     if len(bound) == view.plan.nodes:
-        return Finding(c.PLACED, True, "Placed", f"all {len(bound)} pods are on nodes")
+        return Finding(c.PLACED, True, "Placed", "; ".join([f"all {len(bound)} pods are on nodes", *_hops(view)]))
     message = f"{len(bound)} of {view.plan.nodes} pods are on nodes"
+    if refused:
+        return Finding(c.PLACED, False, "NoPlacement", f"{message}; {refused}")
     return Finding(c.PLACED, False, "Waiting", "; ".join([message, *_troubles(view)]))
+
+
+def _hops(view: View) -> Iterator[str]:
+    """How the rings lie, as far as the network is known."""
+    lies = view.status.placement
+    if lies is None or lies.cost is None:
+        return
+    yield ", ".join(f"{entry.hops} hops cross {entry.level}" for entry in lies.hops if entry.hops) or "no hops"
+    yield f"cost {lies.cost:g}, at least {lies.lower_bound or 0:g}"
 
 
 def _troubles(view: View) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from ring_operator import names
 from ring_operator.observe.pods import PodFacts
@@ -13,6 +13,7 @@ from ring_operator.plan import ParallelPlan
 from ring_operator.render import Manifest, Place
 from ring_operator.spec import TrainingJob
 from ring_operator.status.document import JobStatus
+from ring_operator.topology import Site, Topology
 from ring_worker.contract import AgentStatus, RankTable
 
 
@@ -52,6 +53,23 @@ class Fresh:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The network as one job finds it. `free`: nodes that its pods could take. `why_not`: why the others cannot be."""
+
+    topology: Topology
+    free: tuple[Site, ...]
+    why_not: str = ""
+
+
+class Survey(Protocol):
+    """Called only by who needs it, since it looks at every node."""
+
+    def __call__(self, kept: frozenset[str], avoided: frozenset[str]) -> Ground:
+        """`kept`: nodes that the job holds, free to it whatever is said against them. `avoided`: not free to it."""
+        ...
+
+
 @dataclass(frozen=True)
 class View:
     """One job with all that is known of it. Times in seconds since 1970.
@@ -59,7 +77,7 @@ class View:
     `wanted_children`: the objects beside the pods and the rank table that there shall be. `pods`: those that the job's
     object owns. `unready`: nodes that do not report. `children`: (kind, name) of the
     other objects that exist -> their hash. `table`: the newest that was published. `published_at`: when.
-    `problem`: why what was to be done last time could not be done.
+    `problem`: why what was to be done last time could not be done. `ground`: None where nodes cannot be seen.
     """
 
     identity: Identity
@@ -77,6 +95,7 @@ class View:
     table: RankTable | None = None
     published_at: float = 0.0
     problem: str = ""
+    ground: Survey | None = None
 
     @cached_property
     def attempts(self) -> dict[int, int]:
@@ -141,6 +160,15 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """Choose a gated pod's node, and let the scheduler bind it there. `now`: RFC 3339."""
+
+    name: str
+    node: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delete:
     """Delete just this pod. `grace` in seconds; None: its own; 0: do not wait for its node."""
 
@@ -180,7 +208,7 @@ class DeleteJob:
     """The job outlived its ttl."""
 
 
-Act = Apply | Remove | Publish | Create | Delete | Stamp | CollectStacks | Tell | DeleteJob
+Act = Apply | Remove | Publish | Create | Pin | Delete | Stamp | CollectStacks | Tell | DeleteJob
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from ring_operator.render.config import Place, cluster_place, run_config
 from ring_operator.render.manifests import Rendered, children, render
 from ring_operator.render.metadata import Manifest
 from ring_operator.render.pods import Slot, pod
+from ring_operator.render.scheduling import pinned
 from ring_operator.render.shared import ranks_map, stacks_map
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Slot",
     "children",
     "cluster_place",
+    "pinned",
     "pod",
     "ranks_map",
     "render",

@@ -23,7 +23,8 @@ _NOBODY = 65532  # a user without a name or rights, the same in the worker's ima
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One pod's place in the job. `attempt`: how often it was replaced. `avoid`: nodes that it must not get.
+    """One pod's place in the job. `attempt`: how often it was replaced. `avoid`: nodes that the scheduler must not
+    give it. `gated`: the operator chooses its node; until then the scheduler is kept off it.
 
     `after_epoch`: the last epoch that it has no part in; the table of that one may still be there when it starts.
     """
@@ -32,6 +33,7 @@ class Slot:
     attempt: int = 0
     avoid: tuple[str, ...] = ()
     after_epoch: int = 0
+    gated: bool = False
 
 
 def pod(job: TrainingJob, plan: ParallelPlan, place: Place, slot: Slot) -> Manifest:
@@ -50,7 +52,7 @@ def pod(job: TrainingJob, plan: ParallelPlan, place: Place, slot: Slot) -> Manif
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": job.spec.workers.termination_grace_period_seconds,
             "securityContext": _pod_security(),
-            **scheduling(job, slot.avoid),
+            **scheduling(job, slot.avoid, slot.gated),
             "initContainers": [_prepare(job, plan, place)],
             "containers": [_agent(job, plan, place, after)],
             "volumes": volumes_of(job),

@@ -9,17 +9,33 @@ from ring_operator.render.metadata import Manifest
 from ring_operator.spec import TrainingJob
 
 
-def scheduling(job: TrainingJob, avoid: Iterable[str]) -> Manifest:
-    """Fields of the pod; those that say nothing are left out. `avoid`: nodes, beside those that the job excludes."""
+def scheduling(job: TrainingJob, avoid: Iterable[str], gated: bool) -> Manifest:
+    """Fields of the pod; those that say nothing are left out. `avoid`: nodes, beside those that the job excludes.
+
+    A gated pod says of no node that it must not get it: required affinity that says anything can only be narrowed
+    later, and the one node that it gets is none of those.
+    """
     workers = job.spec.workers
+    off = {} if gated else _off(sorted({*job.spec.placement.exclude_nodes, *avoid}))
     fields = {
+        "schedulingGates": [{"name": names.GATE}] if gated else [],
         "nodeSelector": dict(workers.node_selector),
-        "affinity": {**_off(sorted({*job.spec.placement.exclude_nodes, *avoid})), **_apart(job)},
+        "affinity": {**off, **_apart(job)},
         "tolerations": [t.model_dump(by_alias=True, exclude_none=True) for t in workers.tolerations],
         "priorityClassName": workers.priority_class_name,
         "serviceAccountName": workers.service_account_name,
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def pinned(node: str, now: str) -> Manifest:
+    """What is changed of a gated pod so that it runs on this node and on no other. `now`: RFC 3339."""
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    return {
+        "metadata": {"annotations": {names.ANNOTATION_PINNED: now}},
+        "spec": {"schedulingGates": [], "affinity": {"nodeAffinity": required}},
+    }
 
 
 def _off(nodes: list[str]) -> Manifest:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ring_operator import names
 from ring_operator.errors import Fault
 from ring_operator.spec.job import JobSpec, TrainingJob
-from ring_operator.spec.workers import Gang, Placement, Recovery
+from ring_operator.spec.workers import Placement, Recovery
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,10 @@ def _offload(spec: JobSpec) -> str | None:
     return f"offload {spec.training.offload}" if spec.training.offload != "none" else None
 
 
-def _places(placement: Placement) -> bool:
-    """Whether more is asked for than nodes never to use."""
-    return placement.model_copy(update={"exclude_nodes": ()}) != Placement()
+def _gang(spec: JobSpec) -> str | None:
+    if spec.gang.queue is not None:
+        return "a queue"
+    return f"gang scheduling by {spec.gang.backend}" if spec.gang.backend not in ("auto", "none") else None
 
 
 def _needle(spec: JobSpec) -> str | None:
@@ -74,19 +75,14 @@ GAPS: tuple[Gap, ...] = (
         "Take cosine or constant.",
     ),
     Gap("evaluation.needle", _needle, "Leave it out; heldOut measures the loss on held-out documents."),
-    Gap(
-        "placement",
-        lambda spec: "placement" if _places(spec.placement) else None,
-        "Leave all of it out but excludeNodes.",
-    ),
-    Gap("gang", lambda spec: "gang scheduling" if spec.gang != Gang() else None, "Leave it out."),
+    Gap("gang", _gang, "Leave it out: the operator's own gates see to it that all pods get nodes, or none does."),
 )
 
 CLUSTER_ONLY: tuple[Gap, ...] = (
     Gap(
-        "placement.excludeNodes",
-        lambda spec: "excluding nodes" if spec.placement.exclude_nodes else None,
-        "Leave it out.",
+        "placement",
+        lambda spec: "placement" if spec.placement != Placement() else None,
+        "Leave it out: all ranks are on this machine.",
     ),
     Gap(
         "recovery.excludeNodeAfter",

@@ -203,6 +203,10 @@ class Workers(Section):
     """Whether voluntary evictions of pods, as when a node is drained, are refused while the job runs."""
 
 
+LevelName = Annotated[str, Field(min_length=1, max_length=317, pattern=r"^[!-~]+$")]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+
+
 class Within(Section):
     """A whole ring inside one domain of the network."""
 
@@ -221,6 +225,9 @@ class Placement(Section):
     """Node label keys of the network's levels, widest first. Default: well-known ones."""
     within: Within | None = None
     """A whole ring inside one domain of a level."""
+    weights: Annotated[dict[LevelName, Weight], Field(max_length=16)] = Field(default_factory=dict)
+    """Cost of a hop that leaves a domain of the level, by level's name; node: of a hop inside the closest domain.
+    Default: ratios of usual bandwidths."""
     exclude_nodes: Annotated[tuple[DnsName, ...], Strict(False), Field(max_length=1024)] = ()
     """Nodes never to use."""
 

@@ -88,6 +88,32 @@ class RingStatus(Part):
     """Time the attention would take with the isolated kernel alone, over the time it took."""
 
 
+class HopsStatus(Part):
+    """Hops of the rings that cross one level of the network."""
+
+    level: Name
+    """Level that the hops leave; node: hops inside the closest domain."""
+    hops: Number
+    """How many, over all rings, the one from the last node to the first included."""
+
+
+class PlacementStatus(Part):
+    """How the rings of the epoch that runs lie in the network."""
+
+    hops: Annotated[tuple[HopsStatus, ...], Field(max_length=16)] = ()
+    """Hops by the level that they cross, the widest first."""
+    cost: Figure | None = None
+    """Sum of the hops' weights."""
+    lower_bound: Figure | None = None
+    """No placement on these nodes costs less."""
+    notes: Message = ""
+    """What there is to know of it."""
+    retries: Number = 0
+    """How often all pods were made anew since a chosen node did not take its pod."""
+    retry_time: Time | None = None
+    """Before this no pods are made."""
+
+
 class Progress(Part):
     """How far the training is."""
 
@@ -173,6 +199,8 @@ class JobStatus(Part):
     """The rings of the epoch that runs."""
     epoch: Number = 0
     """Epoch of the rank table that runs or is to be published next."""
+    placement: PlacementStatus | None = None
+    """How the rings lie in the network."""
     progress: Progress | None = None
     """How far the training is."""
     restarts: Restarts = Restarts()

@@ -20,7 +20,8 @@ class Site:
     """Where a node is. `domains`: one for each level of its topology, widest first, each unique within its level.
 
     Domains nest: two nodes of one domain share every wider one. A node of which a level is not known has a domain of
-    its own there (and in every closer level), so that it is near to nobody; `unknown`: the names of these levels.
+    its own there (and in every closer level that is not known either), so that it is near to nobody but those with
+    which it shares a closer domain that is known; `unknown`: the names of these levels.
     `kind`: product of its GPUs, or empty; a job's nodes are all of one kind.
     """
 
