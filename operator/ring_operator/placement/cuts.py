@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import combinations
 
+from ring_operator.placement.bound import lower_bound
 from ring_operator.placement.cost import Path, least_cost
 from ring_operator.placement.room import Cut, Room
 
@@ -23,10 +24,15 @@ def cuts(room: Room, groups: int, size: int, weights: Sequence[float], least_dep
         for fullest in (True, False)
         if (found := _greedy(_copy(room), groups, size, least_depth, (largest, fullest))) is not None
     ]
-    if not tries:
-        return None
-    improved = [_improved(found, weights, least_depth) for found in tries]
-    return min(improved, key=lambda found: _cost(found, weights))
+    bound = lower_bound(room, groups, size, weights) + 1e-9
+    best: list[Cut] | None = None
+    for found in sorted(tries, key=lambda found: _cost(found, weights)):
+        better = found if _cost(found, weights) <= bound else _improved(found, weights, least_depth)
+        if best is None or _cost(better, weights) < _cost(best, weights):
+            best = better
+        if _cost(best, weights) <= bound:
+            break
+    return best
 
 
 def _cost(found: Sequence[Cut], weights: Sequence[float]) -> float:
@@ -53,15 +59,21 @@ def _greedy(room: Room, groups: int, size: int, least_depth: int, how: tuple[boo
 def _improved(found: list[Cut], weights: Sequence[float], least_depth: int) -> list[Cut]:
     """Pairs of rings that share domains are cut anew from what both have, as long as that helps."""
     found, again = list(found), True
+    costs = [least_cost(cut, weights) for cut in found]
+    fresh = set(range(len(found)))  # rings that have changed since all their pairs were tried
     while again:
-        again = False
+        again, tried, fresh = False, fresh, set()
         for i, j in combinations([i for i, cut in enumerate(found) if len(cut) > 1], 2):
-            before = least_cost(found[i], weights) + least_cost(found[j], weights)
+            if i not in tried | fresh and j not in tried | fresh:
+                continue
+            before = costs[i] + costs[j]
             for one, other in _shared_out(found[i], found[j]):
                 inside = all(_depth(cut) >= least_depth for cut in (one, other))
                 if inside and least_cost(one, weights) + least_cost(other, weights) < before - 1e-9:
                     found[i], found[j], again = one, other, True
-                    before = least_cost(one, weights) + least_cost(other, weights)
+                    costs[i], costs[j] = least_cost(one, weights), least_cost(other, weights)
+                    before = costs[i] + costs[j]
+                    fresh |= {i, j}
     return found
 
 
