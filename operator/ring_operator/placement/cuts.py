@@ -27,7 +27,10 @@ def cuts(room: Room, groups: int, size: int, weights: Sequence[float], least_dep
     bound = lower_bound(room, groups, size, weights) + 1e-9
     best: list[Cut] | None = None
     for found in sorted(tries, key=lambda found: _cost(found, weights)):
-        better = found if _cost(found, weights) <= bound else _improved(found, weights, least_depth)
+        better = found
+        if _cost(found, weights) > bound:
+            better = _improved(found, weights, least_depth)
+            better = _improved(_recut(room, better, weights, least_depth), weights, least_depth)
         if best is None or _cost(better, weights) < _cost(best, weights):
             best = better
         if _cost(best, weights) <= bound:
@@ -75,6 +78,31 @@ def _improved(found: list[Cut], weights: Sequence[float], least_depth: int) -> l
                     before = costs[i] + costs[j]
                     fresh |= {i, j}
     return found
+
+
+def _recut(room: Room, found: list[Cut], weights: Sequence[float], least_depth: int) -> list[Cut]:
+    """Each split ring anew from its own nodes and those that nobody took, wherever that costs least."""
+    left, found = _copy(room), list(found)
+    for cut in found:
+        left.add(cut, -1)
+    for number, before in enumerate(found):
+        if len(before) == 1:
+            continue
+        left.add(before)
+        size = sum(before.values())
+        able = [p for depth in range(least_depth, left.levels + 1) for p in left.domains(depth) if left.left[p] >= size]
+        best = min((_tried(left, path, size) for path in able), key=lambda cut: least_cost(cut, weights))
+        if least_cost(best, weights) < least_cost(before, weights) - 1e-9:
+            found[number] = best
+        left.add(found[number], -1)
+    return found
+
+
+def _tried(room: Room, within: Path, size: int) -> Cut:
+    """As `take`, and put back."""
+    cut = room.take(within, size)
+    room.add(cut)
+    return cut
 
 
 def _depth(cut: Cut) -> int:
