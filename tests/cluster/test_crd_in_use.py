@@ -21,6 +21,7 @@ CHANGES: dict[str, Any] = {
     "placement.mode": {"mode": "scheduler"},
     "placement.levels": {"levels": ["example.org/rack"]},
     "placement.within": {"within": {"level": "rack"}},
+    "placement.weights": {"weights": {"rack": 3}},
     "gang": {"queue": "team-a"},
     "data": {"seed": 1},
     "training": {"steps": 11},
