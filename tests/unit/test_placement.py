@@ -151,3 +151,9 @@ def test_stages_of_a_pipeline_stand_across_from_near_nodes() -> None:
     for d in range(2):
         first, second = found.rings[d], found.rings[2 + d]
         assert {stage[name] for name in first} == {stage[name] for name in second}
+
+
+def test_kept_nodes_are_all_used_though_others_would_cost_less() -> None:
+    sites = racks(1, 3)
+    found = placed(problem(sites, 1, 2, kept=frozenset({"n0-0", "n1-2"})))
+    assert {name for ring in found.rings for name in ring} == {"n0-0", "n1-2"}

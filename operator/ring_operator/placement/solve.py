@@ -55,7 +55,7 @@ def _solve(problem: Problem, sites: list[Site]) -> _Found | None:
         return None
     kinds = {site.kind for site in sites}
     bound = lower_bound(_room(sites, problem), problem.groups, problem.size, problem.weights)
-    if 0 < len(problem.kept) < problem.wanted:
+    if problem.kept:
         sites = _completed(problem, sites)
     found = _cut(problem, sites)
     if found is None:
