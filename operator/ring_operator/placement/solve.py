@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from math import comb
 
 from ring_operator.placement.bound import lower_bound, whole_rings
 from ring_operator.placement.cost import Path, cyclic_hops, least_cost, pieces, ring_cost
@@ -15,6 +18,7 @@ from ring_operator.placement.room import Cut, Room
 from ring_operator.topology import Site
 from ring_operator.topology.tree import shared
 
+CHOICES = 100  # of domains for all missing nodes together, up to which each is tried
 CANDIDATES = 12  # closest domains that are tried for a node beside those that are kept
 
 Rings = list[list[Site]]
@@ -90,6 +94,8 @@ def _completed(problem: Problem, sites: list[Site]) -> list[Site]:
     """The kept nodes and as many more as are wanted, one after the other from the domain where it costs least."""
     chosen = [site for site in sites if site.name in problem.kept]
     rest = [site for site in sites if site.name not in problem.kept]
+    if len(chosen) < problem.wanted and (tried := _best_of_all(problem, chosen, rest)) is not None:
+        return tried
     while len(chosen) < problem.wanted:
         missing = problem.wanted - len(chosen)
         firsts: dict[Path, Site] = {}
@@ -100,6 +106,21 @@ def _completed(problem: Problem, sites: list[Site]) -> list[Site]:
         chosen.append(best)
         rest.remove(best)
     return sorted(chosen, key=lambda site: (site.domains, _natural(site.name)))
+
+
+def _best_of_all(problem: Problem, chosen: list[Site], rest: list[Site]) -> list[Site] | None:
+    """By trying every choice of domains for the missing nodes. None: there are too many."""
+    there: dict[Path, list[Site]] = {}
+    for site in rest:
+        there.setdefault(site.domains, []).append(site)
+    missing = problem.wanted - len(chosen)
+    if comb(len(there) + missing - 1, missing) > CHOICES:
+        return None
+    choices = (Counter(choice) for choice in combinations_with_replacement(sorted(there), missing))
+    able = [choice for choice in choices if all(count <= len(there[path]) for path, count in choice.items())]
+    sets = [chosen + [s for path, count in choice.items() for s in there[path][:count]] for choice in able]
+    best = min(sets, key=lambda sites: _cost_with(problem, sites))
+    return sorted(best, key=lambda site: (site.domains, _natural(site.name)))
 
 
 def _distance(site: Site, others: Sequence[Site]) -> tuple[int, int]:
