@@ -11,10 +11,10 @@ import typer
 from ring_operator.cli.common import read_source, source_name
 from ring_operator.cli.remote.options import if_allowed, note_on_stderr
 from ring_operator.errors import refuse
+from ring_operator.raw import Raw
 from ring_operator.remote.kubeconfig import Target
 from ring_operator.remote.nodes import Cluster
 from ring_operator.topology import Node, Usage, node_of, read_dump, usage_of
-from ring_operator.topology.raw import Raw
 
 NodesOption = Annotated[
     str | None,

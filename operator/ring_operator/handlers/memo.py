@@ -13,13 +13,12 @@ from ring_operator.errors import Fault, UserError
 from ring_operator.observe.pods import seconds_of
 from ring_operator.plan import ParallelPlan, machines_of
 from ring_operator.plan import plan as plan_job
+from ring_operator.raw import Raw
 from ring_operator.reconcile.view import Identity
 from ring_operator.render import Manifest, Place, children, cluster_place
 from ring_operator.spec import TrainingJob, job_of, unsupported
 from ring_operator.status.document import JobStatus
 from ring_worker.contract import RankTable
-
-Raw = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

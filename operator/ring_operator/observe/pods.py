@@ -7,14 +7,14 @@ small, since an operator holds it for every pod of every job.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ring_operator import names
 from ring_operator.observe.failures import FailureClass
+from ring_operator.raw import Raw, items, mapping
+from ring_operator.topology.pods import pinned_to
 
-Raw = Mapping[str, Any]
 _GONE_REASONS = ("Evicted", "NodeLost", "Preempting", "NodeShutdown", "Terminated", "UnexpectedAdmissionError")
 
 
@@ -56,8 +56,8 @@ class PodFacts:
 
 def pod_facts(raw: Raw) -> PodFacts | None:
     """The facts of a pod that belongs to a job; None where labels and owner do not say to which, in which place."""
-    metadata, spec, status = _map(raw, "metadata"), _map(raw, "spec"), _map(raw, "status")
-    labels = _map(metadata, "labels")
+    metadata, spec, status = mapping(raw, "metadata"), mapping(raw, "spec"), mapping(raw, "status")
+    labels = mapping(metadata, "labels")
     owner = _owner(metadata)
     index, attempt = _number(labels.get(names.LABEL_POD_INDEX)), _number(labels.get(names.LABEL_ATTEMPT, "0"))
     if owner is None or index is None or attempt is None or labels.get(names.LABEL_JOB) != owner[0]:
@@ -73,7 +73,7 @@ def pod_facts(raw: Raw) -> PodFacts | None:
         job_uid=owner[1],
         index=index,
         attempt=attempt,
-        epoch=_number(_map(metadata, "annotations").get(names.ANNOTATION_EPOCH)) or 0,
+        epoch=_number(mapping(metadata, "annotations").get(names.ANNOTATION_EPOCH)) or 0,
         node=str(spec.get("nodeName") or ""),
         address=str(status.get("podIP") or ""),
         agent_started=_agent_started(status),
@@ -83,9 +83,9 @@ def pod_facts(raw: Raw) -> PodFacts | None:
         reason=reason,
         blame=blame,
         trouble="" if ended else _trouble(status),
-        gated=any(gate.get("name") == names.GATE for gate in _list(spec, "schedulingGates")),
-        pinned=_pinned(spec),
-        pinned_at=seconds_of(_map(metadata, "annotations").get(names.ANNOTATION_PINNED)),
+        gated=any(gate.get("name") == names.GATE for gate in items(spec, "schedulingGates")),
+        pinned=pinned_to(spec),
+        pinned_at=seconds_of(mapping(metadata, "annotations").get(names.ANNOTATION_PINNED)),
     )
 
 
@@ -104,32 +104,23 @@ def timestamp_of(seconds: float) -> str:
 
 def _owner(metadata: Raw) -> tuple[str, str] | None:
     """Name and uid of the job that controls the pod."""
-    for reference in _list(metadata, "ownerReferences"):
+    for reference in items(metadata, "ownerReferences"):
         if reference.get("kind") == names.KIND and reference.get("controller") is True:
             return str(reference.get("name", "")), str(reference.get("uid", ""))
     return None
 
 
 def _agent_started(status: Raw) -> float:
-    for container in _list(status, "containerStatuses"):
+    for container in items(status, "containerStatuses"):
         if container.get("name") == names.AGENT_CONTAINER:
-            return seconds_of(_map(_map(container, "state"), "running").get("startedAt"))
+            return seconds_of(mapping(mapping(container, "state"), "running").get("startedAt"))
     return 0.0
-
-
-def _pinned(spec: Raw) -> str:
-    """The node that required affinity names, if that is just one."""
-    affinity = _map(_map(spec, "affinity"), "nodeAffinity")
-    terms = _list(_map(affinity, "requiredDuringSchedulingIgnoredDuringExecution"), "nodeSelectorTerms")
-    rows = [row for term in terms for row in _list(term, "matchFields") if row.get("operator") == "In"]
-    values = [str(value) for row in rows for value in row.get("values") or ()]
-    return values[0] if len(terms) == len(values) == 1 else ""
 
 
 def _terminated(status: Raw) -> list[Raw]:
     """States of the containers that ended, the preparation first."""
-    containers = [*_list(status, "initContainerStatuses"), *_list(status, "containerStatuses")]
-    return [t for t in (_map(_map(c, "state"), "terminated") for c in containers) if t]
+    containers = [*items(status, "initContainerStatuses"), *items(status, "containerStatuses")]
+    return [t for t in (mapping(mapping(c, "state"), "terminated") for c in containers) if t]
 
 
 def _exit_code(status: Raw) -> int | None:
@@ -142,7 +133,7 @@ def _exit_code(status: Raw) -> int | None:
 
 def _reason(status: Raw) -> tuple[str, FailureClass | None]:
     """Of a pod's end, where Kubernetes knows better than the exit code."""
-    for condition in _list(status, "conditions"):
+    for condition in items(status, "conditions"):
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
             return _said(condition), FailureClass.INFRASTRUCTURE
     if status.get("phase") == "Failed" and status.get("reason") in _GONE_REASONS:
@@ -154,11 +145,11 @@ def _reason(status: Raw) -> tuple[str, FailureClass | None]:
 
 def _trouble(status: Raw) -> str:
     """What keeps a pod from starting."""
-    for condition in _list(status, "conditions"):
+    for condition in items(status, "conditions"):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return _said(condition) if condition.get("reason") != "SchedulingGated" else ""
-    for container in [*_list(status, "initContainerStatuses"), *_list(status, "containerStatuses")]:
-        waiting = _map(_map(container, "state"), "waiting")
+    for container in [*items(status, "initContainerStatuses"), *items(status, "containerStatuses")]:
+        waiting = mapping(mapping(container, "state"), "waiting")
         if waiting.get("reason") and waiting["reason"] not in ("PodInitializing", "ContainerCreating"):
             return _said(waiting)
     return ""
@@ -167,16 +158,6 @@ def _trouble(status: Raw) -> str:
 def _said(part: Raw) -> str:
     reason, message = str(part.get("reason") or ""), str(part.get("message") or "")
     return ": ".join(text for text in (reason, message[:512]) if text)
-
-
-def _map(raw: Any, key: str) -> Raw:
-    value = raw.get(key) if isinstance(raw, Mapping) else None
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(raw: Raw, key: str) -> list[Raw]:
-    value = raw.get(key)
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _number(text: Any) -> int | None:

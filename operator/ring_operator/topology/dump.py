@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ring_operator.errors import Fault, UserError
-from ring_operator.topology.raw import Raw, mapping, text
+from ring_operator.raw import Raw, mapping, text
 
 COMMAND = "kubectl get nodes,pods -A -o json"
 _MAX_DEPTH = 64

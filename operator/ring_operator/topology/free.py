@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ring_operator import names
+from ring_operator.raw import Raw, items, mapping, text
 from ring_operator.topology.nodes import Node, Taint
 from ring_operator.topology.pods import Usage, kept_off, requests_of
-from ring_operator.topology.quantity import UNIT, plain
-from ring_operator.topology.raw import Amounts, Raw, items, mapping, text
+from ring_operator.topology.quantity import UNIT, Amounts, plain
 from ring_operator.topology.tree import Site, Topology
 
 GPU = names.GPU_RESOURCE

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ring_operator import names
-from ring_operator.topology.quantity import UNIT
-from ring_operator.topology.raw import Amounts, Raw, amounts, items, mapping, text
+from ring_operator.raw import Raw, items, mapping, text
+from ring_operator.topology.quantity import UNIT, Amounts, amounts
 
 # What tells one GPU from another, best first. Clouds without NVIDIA's GPU feature discovery say it in their own way.
 PRODUCT_KEYS = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "node.kubernetes.io/instance-type")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ring_operator import names
-from ring_operator.topology.quantity import UNIT
-from ring_operator.topology.raw import Amounts, Raw, amounts, items, mapping, text
+from ring_operator.raw import Raw, items, mapping, text
+from ring_operator.topology.quantity import UNIT, Amounts, amounts
 
 PODS = "pods"
 _ENDED = ("Succeeded", "Failed")
@@ -36,7 +36,7 @@ def usage_of(raw: Raw) -> Usage | None:
     metadata, spec = mapping(raw, "metadata"), mapping(raw, "spec")
     if mapping(raw, "status").get("phase") in _ENDED:
         return None
-    node = text(spec, "nodeName") or _pinned(spec)
+    node = text(spec, "nodeName") or pinned_to(spec)
     if not node:
         return None
     return Usage(node, text(metadata, "uid"), requests_of(raw), _job(metadata))
@@ -113,7 +113,7 @@ def _raise_to(total: _Sum, least: Amounts) -> None:
             total[name] = amount
 
 
-def _pinned(spec: Raw) -> str:
+def pinned_to(spec: Raw) -> str:
     """The one node that its required affinity leaves it; empty where it names none, or several."""
     terms = _required_terms(spec)
     nodes = {_named(term) for term in terms}

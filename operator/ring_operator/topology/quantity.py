@@ -7,9 +7,13 @@ on the way. What is finer is rounded up, as there.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from ring_operator.raw import mapping
+
+Amounts = Mapping[str, int]  # resource -> billionths
 UNIT = 10**9  # billionths in one
 _MOST = (2**63 - 1) * UNIT  # Kubernetes caps at this
 _FORM = re.compile(r"([+-]?)([0-9]{0,40})(?:\.([0-9]{0,40}))?(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,4}))?")
@@ -22,6 +26,12 @@ def quantity(value: Any) -> int | None:
     if type(value) is str:
         return _parsed(value)
     return _parsed(str(value)) if type(value) in (int, float) else None
+
+
+def amounts(raw: Any, key: str) -> dict[str, int]:
+    """The quantities under a key of an object; what is none is left out."""
+    found = mapping(raw, key)
+    return {name: amount for name, value in found.items() if (amount := quantity(value)) is not None} if found else {}
 
 
 @lru_cache(maxsize=65536)

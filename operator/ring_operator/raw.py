@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ring_operator.topology.quantity import quantity
-
 Raw = Mapping[str, Any]
-Amounts = Mapping[str, int]  # resource -> billionths
 _EMPTY: dict[str, Any] = {}
 
 
@@ -27,9 +24,3 @@ def items(raw: Any, key: str) -> list[dict[str, Any]]:
 def text(raw: Any, key: str) -> str:
     value = raw.get(key) if type(raw) is dict else None
     return value if type(value) is str else ""
-
-
-def amounts(raw: Any, key: str) -> dict[str, int]:
-    """The quantities under a key; what is none is left out."""
-    found = mapping(raw, key)
-    return {name: amount for name, value in found.items() if (amount := quantity(value)) is not None} if found else {}
