@@ -19,7 +19,7 @@ def free(ledger: Ledger, job: str, kept: frozenset[str] = frozenset()) -> list[s
 
 def test_what_pods_take_is_counted_and_given_back() -> None:
     ledger = Ledger(lambda: NODES)
-    usage = Usage("n1", "u", CPU)
+    usage = Usage("n1", CPU)
     ledger.pod(None, usage)
     assert free(ledger, "a/x") == ["n0", "n2"]
     assert free(ledger, "a/x", frozenset({"n1"})) == ["n1", "n0", "n2"]  # what it holds is free to it
@@ -35,7 +35,7 @@ def test_a_promise_binds_others_until_the_pod_is_seen(monkeypatch: pytest.Monkey
     assert free(ledger, "a/x") == ["n0", "n1", "n2"]
     assert free(ledger, "a/y") == ["n2"]
     assert "2 are promised to other jobs" in ledger.ground("a/y", (), Ask(CPU), frozenset()).why_not
-    ledger.pod(None, Usage("n0", "u", CPU, "a/x"))
+    ledger.pod(None, Usage("n0", CPU, "a/x"))
     assert free(ledger, "a/y") == ["n2"]  # now since the pod is there
     now[0] += module.PROMISE_SECONDS + 1
     assert free(ledger, "a/y") == ["n1", "n2"]

@@ -115,7 +115,7 @@ def test_a_pod_pinned_to_either_of_two_terms_is_pinned_to_none() -> None:
 
 def test_pods_of_jobs_are_known() -> None:
     usage = usage_of(raw_pod("a-0", "n", {GPU: "8"}, labels={names.LABEL_JOB: "a"}))
-    assert usage == Usage("n", "uid-a-0", {GPU: 8 * UNIT, "pods": UNIT}, "team/a")
+    assert usage == Usage("n", {GPU: 8 * UNIT, "pods": UNIT}, "team/a")
 
 
 def test_a_node_is_read() -> None:
@@ -212,18 +212,6 @@ def test_one_taint_that_is_not_tolerated_is_enough() -> None:
 ])  # fmt: skip
 def test_what_is_free(wanted: Ask, pods: list[Any], node: dict[str, Any], said: str) -> None:
     assert reason(wanted, *pods, **node) == said
-
-
-def test_whole_nodes_by_request() -> None:
-    other = raw_pod("p", "n", {GPU: "4"})
-    assert reason(ask_of(raw_pod("j", "", {GPU: "4"}), whole=True), other) == "1 node has 4 of 8 GPUs free"
-    assert reason(ask_of(raw_pod("j", "", {GPU: "4"}), whole=True)) == ""
-
-
-def test_the_jobs_own_pods_do_not_count() -> None:
-    wanted = ask_of(raw_pod("j", "", {GPU: "8"}), own=frozenset(["uid-j-0"]))
-    assert reason(wanted, raw_pod("j-0", "n", {GPU: "8"})) == ""
-    assert reason(wanted, raw_pod("k-0", "n", {GPU: "8"})) == "1 node has 0 of 8 GPUs free"
 
 
 def test_reasons_are_counted() -> None:

@@ -40,26 +40,20 @@ class Toleration:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What one pod of a job needs of its node. `takes`: resources, its GPUs among them.
-
-    `own`: uids of pods that do not count, since they are the job's own and go when the new ones come, or are meant to
-    stay. `whole`: a node counts as free only if nobody else uses any GPU of it.
-    """
+    """What one pod of a job needs of its node. `takes`: resources, its GPUs among them."""
 
     takes: Amounts = field(default_factory=dict)
     selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     excluded: frozenset[str] = frozenset()
-    own: frozenset[str] = frozenset()
-    whole: bool = False
 
 
-def ask_of(pod: Raw, own: frozenset[str] = frozenset(), whole: bool = False) -> Ask:
+def ask_of(pod: Raw) -> Ask:
     """From the pod's manifest as it will be created, so that what is looked for is what will be asked for."""
     spec = mapping(pod, "spec")
     selector = {str(key): str(value) for key, value in mapping(spec, "nodeSelector").items()}
     tolerations = tuple(_toleration(raw) for raw in items(spec, "tolerations"))
-    return Ask(requests_of(pod), selector, tolerations, kept_off(spec), own, whole)
+    return Ask(requests_of(pod), selector, tolerations, kept_off(spec))
 
 
 def _toleration(raw: Raw) -> Toleration:
@@ -111,11 +105,11 @@ def _nodes(count: int) -> str:
 
 def free_sites(topology: Topology, nodes: Iterable[Node], usages: Iterable[Usage], ask: Ask) -> Free:
     """Which of the nodes could take one pod of the job now."""
-    return free_in(topology, nodes, taken_by(usages, ask.own), ask)
+    return free_in(topology, nodes, taken_by(usages), ask)
 
 
 def free_in(topology: Topology, nodes: Iterable[Node], taken: Mapping[str, Amounts], ask: Ask) -> Free:
-    """As `free_sites`, where what is taken of every node is known already; `ask.own` must not be in it."""
+    """As `free_sites`, where what is taken of every node is known already."""
     sites = topology.by_name
     free: list[Site] = []
     refused: dict[str, Reason] = {}
@@ -128,12 +122,10 @@ def free_in(topology: Topology, nodes: Iterable[Node], taken: Mapping[str, Amoun
     return Free(tuple(free), refused)
 
 
-def taken_by(usages: Iterable[Usage], own: frozenset[str] = frozenset()) -> dict[str, dict[str, int]]:
-    """Node -> resource -> what all its pods but `own` take together."""
+def taken_by(usages: Iterable[Usage]) -> dict[str, dict[str, int]]:
+    """Node -> resource -> what all its pods take together."""
     taken: dict[str, dict[str, int]] = {}
     for usage in usages:
-        if usage.uid in own:
-            continue
         total = taken.setdefault(usage.node, {})
         for name, amount in usage.takes.items():
             total[name] = total.get(name, 0) + amount
@@ -176,7 +168,7 @@ def _lack(node: Node, taken: Amounts, ask: Ask) -> Reason | None:
 
 def _gpus_lack(node: Node, used: int, ask: Ask) -> Reason | None:
     has, wanted = node.allocatable.get(GPU, 0), ask.takes[GPU]
-    if wanted <= 0 or (has - used >= wanted and not (ask.whole and used)):
+    if wanted <= 0 or has - used >= wanted:
         return None
     if not has:
         return Reason("has", "no GPUs")

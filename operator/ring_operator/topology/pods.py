@@ -26,7 +26,6 @@ class Usage:
     """What one pod takes of `node`. `job`: namespace/name of the training job that it belongs to, or empty."""
 
     node: str
-    uid: str
     takes: Amounts
     job: str = ""
 
@@ -39,7 +38,7 @@ def usage_of(raw: Raw) -> Usage | None:
     node = text(spec, "nodeName") or pinned_to(spec)
     if not node:
         return None
-    return Usage(node, text(metadata, "uid"), requests_of(raw), _job(metadata))
+    return Usage(node, requests_of(raw), _job(metadata))
 
 
 def requests_of(raw: Raw) -> dict[str, int]:
