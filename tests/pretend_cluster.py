@@ -7,6 +7,7 @@ from typing import Any
 
 from ring_operator import names
 from ring_operator.observe.pods import PodFacts, pod_facts, timestamp_of
+from ring_operator.placement import Ground
 from ring_operator.plan import machines_of, plan
 from ring_operator.reconcile.cluster import reconcile
 from ring_operator.reconcile.view import (
@@ -17,7 +18,6 @@ from ring_operator.reconcile.view import (
     Delete,
     DeleteJob,
     Fresh,
-    Ground,
     Identity,
     Outcome,
     Pin,

@@ -17,18 +17,16 @@ from clusterkit.node_config import NodePlan
 PLAN = NodePlan(1, "node-b", Path("/cache/run/node-b"), "ring-e2e-1/node-b")
 
 DEB822 = """Types: deb
-URIs: http://mirror.example/debian
+URIs: http://deb.example/debian
 Suites: bookworm bookworm-updates
 Components: main
 
 Types: deb
-URIs: http://mirror.example/security
+URIs: http://deb.example/security
 Suites: bookworm-security
 Components: main
 """
-ONE_LINE = (
-    "# deb http://old.example x main\ndeb [signed-by=/k.gpg] http://mirror.example/debian bookworm main contrib\n"
-)
+ONE_LINE = "# deb http://old.example x main\ndeb [signed-by=/k.gpg] http://deb.example/debian bookworm main contrib\n"
 OTHER = "Types: deb\nURIs: http://node.example\nSuites: nodistro\nComponents: extra\n"
 
 
@@ -39,7 +37,7 @@ def test_the_mirror_is_the_one_that_apt_uses(tmp_path: Path, monkeypatch: pytest
     folder.mkdir()
     (folder / "other.sources").write_text(OTHER)
     (folder / name).write_text(text)
-    assert host.debian_mirror(tmp_path) == Mirror("http://mirror.example/debian", "bookworm")
+    assert host.debian_mirror(tmp_path) == Mirror("http://deb.example/debian", "bookworm")
 
 
 @pytest.mark.parametrize("system, text", [("ubuntu", DEB822), ("debian", OTHER)])
@@ -67,8 +65,8 @@ def test_without_root_real_nodes_are_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_pip_gets_the_index_and_a_certificate_where_the_build_mounts_it():
-    text = build_secrets.pip_conf({"index-url": "https://index.example/simple"}, "/etc/pip.pem")
-    assert "index-url = https://index.example/simple\ncert = /etc/pip.pem\n" in text
+    text = build_secrets.pip_conf({"index-url": "https://packages.example/all"}, "/etc/pip.pem")
+    assert "index-url = https://packages.example/all\ncert = /etc/pip.pem\n" in text
     assert "cert" not in build_secrets.pip_conf({}, None)
 
 

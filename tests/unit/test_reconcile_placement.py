@@ -120,3 +120,4 @@ def test_rings_that_cross_what_was_preferred_are_told() -> None:
     there = cluster(nodes=5, **{"placement.within": {"level": "rack"}, "training.batch": 5})
     there.settle()
     assert there.status.state == "Running"
+    assert "1 of 1 rings cross rack" in placed(there)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from ring_operator.cli.drawing import draw, lay_out, states_of
 from ring_operator.cli.drawing.rings import rings_over
 from ring_operator.cli.network import Network
 from ring_operator.errors import refuse
-from ring_operator.placement import Placement, Refusal, ask, place
-from ring_operator.plan import ParallelPlan, Ring
+from ring_operator.placement import Ground, Placement, Refusal, find
+from ring_operator.plan import ParallelPlan
 from ring_operator.render import Slot, cluster_place, pod
 from ring_operator.spec import TrainingJob
 from ring_operator.topology import Topology, ask_of, free_sites, topology_of
@@ -39,11 +37,6 @@ class Placed:
     def order(self) -> tuple[str, ...]:
         return tuple(node for ring in self.placement.rings for node in ring)
 
-    def nodes_of(self, ring: Ring) -> list[str]:
-        """In ring order; neighbours on the same node are one entry."""
-        nodes = [self.order[rank // self.plan.ranks_per_node] for rank in ring.ranks]
-        return [nodes[0], *(b for a, b in pairwise(nodes) if a != b)]
-
 
 def gpus_of(network: Network) -> int:
     """GPUs of a node, where the manifest says auto: what most nodes that have any have."""
@@ -55,22 +48,18 @@ def placed(job: TrainingJob, plan: ParallelPlan, network: Network, exclude: Sequ
     """As the operator would at this moment. Raises UserError where there is no placement."""
     wish = job.spec.placement
     topology = topology_of(network.nodes, wish.levels)
-    example = pod(job, plan, cluster_place(job, "", "worker"), Slot(0, gated=True))
-    excluded = frozenset({*wish.exclude_nodes, *exclude})
-    wanted = dataclasses.replace(ask_of(example), excluded=excluded)
-    free = free_sites(topology, network.nodes, network.usages, wanted)
-    problem = ask(plan, wish, topology, free.sites)
-    found = problem if isinstance(problem, Refusal) else place(problem)
+    example = pod(job, plan, cluster_place(job, "", "worker"), Slot(0, avoid=tuple(exclude)))
+    free = free_sites(topology, network.nodes, network.usages, ask_of(example))
+    found = find(plan, wish, Ground(topology, free.sites, free.why_not()))
     if isinstance(found, Refusal):
-        why = f"; {free.why_not()}" if free.why_not() else ""
-        raise refuse("spec.placement", f"{found.reason}{why}", found.instead)
+        raise refuse("spec.placement", found.reason, found.instead)
     return Placed(plan, network, topology, found, len(free.sites), free.why_not())
 
 
 def document_of(found: Placed, plan: dict[str, Any]) -> dict[str, Any]:
     """The plan's plain values, and where everything would be."""
     p = found.placement
-    nodes = {ring.index: found.nodes_of(ring) for ring in found.plan.rings}
+    nodes = {ring.index: list(found.plan.nodes_of(ring, found.order)) for ring in found.plan.rings}
     return {
         **plan,
         "rings": [{**ring, "nodes": nodes[ring["index"]]} for ring in plan["rings"]],

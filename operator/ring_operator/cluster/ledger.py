@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ring_operator.reconcile.view import Ground
+from ring_operator.placement import Ground
 from ring_operator.topology import Ask, Node, Topology, Usage, free_in, topology_of
 
 PROMISE_SECONDS = 30.0

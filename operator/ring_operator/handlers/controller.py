@@ -6,7 +6,6 @@ status, tried again later, and stops no other.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import secrets
 import time
@@ -27,9 +26,10 @@ from ring_operator.handlers.memo import Memo, Planned, identity_of, is_ours, pla
 from ring_operator.handlers.metrics import Metrics
 from ring_operator.handlers.queue import Key, Queue
 from ring_operator.observe.pods import PodFacts
+from ring_operator.placement import Ground
 from ring_operator.reconcile.cluster import reconcile
 from ring_operator.reconcile.report import refused
-from ring_operator.reconcile.view import Fresh, Ground, Outcome, Pin, Publish, Survey, View
+from ring_operator.reconcile.view import Fresh, Outcome, Pin, Publish, Survey, View
 from ring_operator.render import Slot, pod
 from ring_operator.status.document import JobStatus
 from ring_operator.topology import ask_of
@@ -199,10 +199,8 @@ class Controller:
 
         def survey(kept: frozenset[str], avoided: frozenset[str]) -> Ground:
             leaving = {pod.node for pod in pods if pod.deleting_since}
-            excluded = frozenset({*made.job.spec.placement.exclude_nodes, *avoided, *leaving})
-            example = pod(made.job, made.plan, made.place, Slot(0, gated=True))
-            ask = dataclasses.replace(ask_of(example), excluded=excluded)
-            return ledger.ground(_in_ledger(identity.key), levels, ask, kept)
+            example = pod(made.job, made.plan, made.place, Slot(0, avoid=(*avoided, *leaving)))
+            return ledger.ground(_in_ledger(identity.key), levels, ask_of(example), kept)
 
         return survey
 

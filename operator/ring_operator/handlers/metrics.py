@@ -55,7 +55,8 @@ class Metrics:
             buckets=(1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800),
             registry=r,
         )
-        self._of_jobs = (self.epoch, self.step, self.loss, self.restarts)
+        of_placement = (self.hops, self.cost, self.bound, self.retries)
+        self._of_jobs = (self.epoch, self.step, self.loss, self.restarts, *of_placement)
         self._broken_at: dict[tuple[str, str], tuple[int, float]] = {}
 
     def tell(self, job: Identity, before: JobStatus, now: JobStatus) -> None:
@@ -92,7 +93,7 @@ class Metrics:
     def forget(self, namespace: str, job: str) -> None:
         """Series of deleted jobs go away."""
         self._broken_at.pop((namespace, job), None)
-        for metric in (*self._of_jobs, self.hops, self.cost, self.bound, self.retries):
+        for metric in self._of_jobs:
             metric.remove_by_labels({"namespace": namespace, "job": job})
 
     def render(self) -> bytes:

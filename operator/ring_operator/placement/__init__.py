@@ -4,8 +4,8 @@ Pure and deterministic. The cost of a ring is the sum over its hops, the one fro
 of the weight of what the hop crosses.
 """
 
-from ring_operator.placement.ask import ask
+from ring_operator.placement.ask import Ground, find
 from ring_operator.placement.problem import Placement, Problem, Refusal
 from ring_operator.placement.solve import place
 
-__all__ = ["Placement", "Problem", "Refusal", "ask", "place"]
+__all__ = ["Ground", "Placement", "Problem", "Refusal", "find", "place"]

@@ -1,25 +1,34 @@
-"""A plan, what the manifest wishes, and the network as it is -> `Problem`."""
+"""A plan, what the manifest wishes, and the network as it is -> `Problem`, and what the search makes of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ring_operator.placement.problem import Problem, Refusal, Within
+from ring_operator.placement.problem import Placement, Problem, Refusal, Within
+from ring_operator.placement.solve import place
 from ring_operator.placement.weights import weights_for
 from ring_operator.plan import ParallelPlan
 from ring_operator.spec.workers import Placement as Wish
-from ring_operator.topology import Site, Topology
+from ring_operator.topology import Site, Topology, find_level
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The network as one job finds it. `free`: nodes that its pods could take. `why_not`: why the others cannot be."""
+
+    topology: Topology
+    free: tuple[Site, ...]
+    why_not: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Nodes that form rings together: `pipeline` x `data` groups of `size`; or `rings_per_node` rings in each node."""
+    """Nodes that form rings together: `pipeline` x `data` groups of `size`. Where a node has whole rings, it is one."""
 
     pipeline: int
     data: int
     size: int
-    rings_per_node: int = 1
 
 
 def groups_of(plan: ParallelPlan) -> Groups:
@@ -27,20 +36,27 @@ def groups_of(plan: ParallelPlan) -> Groups:
     degrees, per_node = plan.degrees, plan.ranks_per_node
     group = degrees.context * degrees.tensor
     if plan.nodes == 1:
-        return Groups(1, 1, 1, max(1, per_node // group))
+        return Groups(1, 1, 1)
     if group >= per_node:
         return Groups(degrees.pipeline, degrees.data, group // per_node)
     whole = per_node // group
     if degrees.data % whole:
-        return Groups(1, plan.nodes, 1, whole)
-    return Groups(degrees.pipeline, degrees.data // whole, 1, whole)
+        return Groups(1, plan.nodes, 1)
+    return Groups(degrees.pipeline, degrees.data // whole, 1)
 
 
-def ask(
-    plan: ParallelPlan, wish: Wish, topology: Topology, free: Iterable[Site], kept: Iterable[str] = ()
-) -> Problem | Refusal:
-    """`free`: nodes that may be taken, `kept` among them. Refused where the manifest names no level of theirs."""
-    levels, groups = tuple(level.name for level in topology.levels), groups_of(plan)
+def find(plan: ParallelPlan, wish: Wish, ground: Ground, kept: Iterable[str] = ()) -> Placement | Refusal:
+    """The nodes and the order of the rings. `kept`: free nodes that are to be used."""
+    problem = _problem(plan, wish, ground, kept)
+    found = problem if isinstance(problem, Refusal) else place(problem)
+    if isinstance(found, Refusal) and isinstance(problem, Problem) and ground.why_not:
+        return Refusal(f"{found.reason}; {ground.why_not}", found.instead)
+    return found
+
+
+def _problem(plan: ParallelPlan, wish: Wish, ground: Ground, kept: Iterable[str]) -> Problem | Refusal:
+    """Refused where the manifest names no level of the network."""
+    levels, groups = tuple(level.name for level in ground.topology.levels), groups_of(plan)
     try:
         weights = weights_for(levels, wish.weights)
     except ValueError as error:
@@ -49,7 +65,7 @@ def ask(
         )
     within = None
     if wish.within is not None:
-        level = _number(topology, wish.within.level)
+        level = find_level(ground.topology.levels, wish.within.level)
         if level is None:
             there = ", ".join(levels) or "none: no node carries a label of the network"
             return Refusal(
@@ -60,20 +76,11 @@ def ask(
         within = Within(level, wish.within.policy == "required")
     return Problem(
         levels=levels,
-        free=tuple(free),
+        free=ground.free,
         pipeline=groups.pipeline,
         data=groups.data,
         size=groups.size,
         weights=weights,
         kept=frozenset(kept),
         within=within,
-        rings_per_node=groups.rings_per_node,
     )
-
-
-def _number(topology: Topology, name: str) -> int | None:
-    """By name, or by a label key."""
-    for number, level in enumerate(topology.levels):
-        if name == level.name or name in level.keys:
-            return number
-    return None

@@ -23,8 +23,7 @@ class Problem:
     nodes that must be (the job's pods are there already); where they are as many as are wanted, only the order is
     looked for. `weights`: of a hop by the number of levels that its ends share, len(levels) + 1 of them, none larger
     than the one before: weights[0] is crossing the widest level, the last one a hop inside a closest domain.
-    A group of one node has no hops. `rings_per_node` > 1: so many whole rings fit into each node; then size is 1,
-    `data` counts nodes, and only neighbours over pipeline and data cost anything.
+    A group of one node has no hops.
     """
 
     levels: tuple[str, ...]
@@ -35,7 +34,6 @@ class Problem:
     weights: tuple[float, ...]
     kept: frozenset[str] = frozenset()
     within: Within | None = None
-    rings_per_node: int = 1
 
     @property
     def groups(self) -> int:

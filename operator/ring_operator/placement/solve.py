@@ -227,7 +227,8 @@ def _notes(problem: Problem, rings: Rings) -> Iterable[str]:
         if crossing:
             level = problem.levels[problem.within.level]
             room = max(_room(problem.free, problem).left[d] for d in _domains(problem, problem.within.level))
-            yield f"{crossing} of {len(rings)} rings cross {level}; the largest has {room} free nodes"
+            told = f"; the largest has {room} free nodes" if len(problem.kept) < problem.wanted else ""
+            yield f"{crossing} of {len(rings)} rings cross {level}{told}"
 
 
 def _domains(problem: Problem, level: int) -> set[Path]:

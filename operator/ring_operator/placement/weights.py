@@ -1,7 +1,7 @@
 """What a hop costs by default, by the level that it crosses: ratios of the bandwidth that fabrics usually have there.
 
-A hop inside the closest domain costs 1. A hop that leaves an NVLink domain has a ninth of the bandwidth (900 GB/s of
-NVLink 4 against 100 GB/s of two 400G ports a GPU pair); each wider level is taken to be oversubscribed 2:1; a zone is
+A hop inside the closest domain costs 1. A hop that leaves an NVLink domain has a ninth of the bandwidth (one way,
+NVLink 4 has 450 GB/s, a 400G port for each GPU 50 GB/s); each wider level is taken to be oversubscribed 2:1; a zone is
 another building, 8:1. Only ratios matter, and where links are known, `spec.placement.weights` says better.
 """
 

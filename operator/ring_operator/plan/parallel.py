@@ -8,8 +8,9 @@ share a place of the ring, and split its heads among them, are next to each othe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from ring_operator.errors import refuse
@@ -93,6 +94,10 @@ class ParallelPlan:
     def ranks_of(self, node: int) -> range:
         """Ranks of the node that is given the `node`-th place."""
         return range(node * self.ranks_per_node, (node + 1) * self.ranks_per_node)
+
+    def nodes_of(self, ring: Ring, order: Sequence[str]) -> tuple[str, ...]:
+        """In ring order; neighbours on the same node are one entry. `order`: the nodes by the place they are given."""
+        return tuple(order[place] for place, _ in groupby(rank // self.ranks_per_node for rank in ring.ranks))
 
 
 def plan(job: TrainingJob, machines: Machines) -> ParallelPlan:

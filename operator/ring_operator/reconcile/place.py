@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ring_operator.observe.pods import PodFacts, seconds_of, timestamp_of
-from ring_operator.placement import Placement, Refusal, ask, place
-from ring_operator.reconcile.view import Act, Delete, Ground, Pin, Tell, View
+from ring_operator.placement import Placement, Refusal, find
+from ring_operator.reconcile.view import Act, Delete, Pin, Tell, View
 from ring_operator.status.document import ExcludedNode, JobStatus, PlacementStatus
 
 AVOID_SECONDS = 300.0  # a node that did not take its pod, for a reason that is not seen from here
@@ -62,16 +62,7 @@ def _placement(view: View, pods: list[PodFacts]) -> Placement | Refusal:
     assert view.ground is not None
     avoided = {entry.node for entry in view.status.excluded_nodes if seconds_of(entry.until) > view.now}
     kept = frozenset(node for pod in pods if (node := pod.node or pod.pinned))
-    ground = view.ground(kept, frozenset(avoided))
-    wanted = ask(view.plan, view.job.spec.placement, ground.topology, ground.free, kept)
-    if isinstance(wanted, Refusal):
-        return wanted
-    found = place(wanted)
-    return _with_why_not(found, ground) if isinstance(found, Refusal) else found
-
-
-def _with_why_not(refusal: Refusal, ground: Ground) -> Refusal:
-    return Refusal(f"{refusal.reason}; {ground.why_not}" if ground.why_not else refusal.reason, refusal.instead)
+    return find(view.plan, view.job.spec.placement, view.ground(kept, frozenset(avoided)), kept)
 
 
 def _is_stuck(view: View, pod: PodFacts) -> bool:

@@ -60,23 +60,19 @@ def ring_statuses(view: View) -> tuple[RingStatus, ...]:
     """Of the epoch that runs: nodes in ring order, one entry for neighbours on the same node."""
     if view.table is None or not view.published:
         return ()
-    nodes = {rank: m.node for m in view.table.members for rank in range(m.first_rank, m.first_rank + m.ranks)}
+    order = [member.node for member in sorted(view.table.members, key=lambda member: member.first_rank)]
     line = metrics_of(view)
     figures = {ring.index: ring for ring in line.rings} if line else {}
     rate = line.tokens_per_second / view.plan.degrees.data if line else None
     return tuple(
         RingStatus(
             index=ring.index,
-            nodes=_in_order([nodes[rank] for rank in ring.ranks]),
+            nodes=view.plan.nodes_of(ring, order),
             tokens_per_second=_number(rate, 1),
             efficiency=_number(figures[ring.index].efficiency, 3) if ring.index in figures else None,
         )
         for ring in view.plan.rings
     )
-
-
-def _in_order(nodes: list[str]) -> tuple[str, ...]:
-    return tuple(node for i, node in enumerate(nodes) if i == 0 or node != nodes[i - 1])
 
 
 def _number(value: float | None, digits: int = 4) -> float | None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ring_operator.observe.pods import PodFacts
-from ring_operator.placement import Placement, Refusal, ask, place
+from ring_operator.placement import Ground, Placement, Refusal, find
 from ring_operator.reconcile.view import View
 from ring_operator.render import Manifest, ranks_map
+from ring_operator.spec.workers import Placement as Wish
 from ring_operator.status.document import HopsStatus, PlacementStatus
+from ring_operator.topology import find_level
 from ring_worker.contract import Master, Member, RankTable
 
 
@@ -31,14 +33,22 @@ def ranked(view: View) -> Ranked:
         return Ranked(tuple(pods))
     by_node = {pod.node: pod for pod in pods}
     ground = view.ground(frozenset(by_node), frozenset())
-    wish = view.job.spec.placement.model_copy(update={"within": None})  # the nodes are given: nothing can be required
-    problem = ask(view.plan, wish, ground.topology, ground.topology.of(by_node), by_node)
-    found = problem if isinstance(problem, Refusal) else place(problem)
-    if isinstance(found, Refusal):
-        return Ranked(tuple(pods), PlacementStatus(notes=f"ranks follow the pods' numbers: {found.reason}"))
+    given = Ground(ground.topology, ground.topology.of(by_node))
     retries = view.status.placement.retries if view.status.placement else 0
+    found = find(view.plan, _as_far_as_can_be(view.job.spec.placement, given), given, by_node)
+    if isinstance(found, Refusal):
+        why = f"ranks follow the pods' numbers: {found.reason}"
+        return Ranked(tuple(pods), PlacementStatus(notes=why[:4096], retries=retries))
     lies = _status(found).model_copy(update={"retries": retries})
     return Ranked(tuple(by_node[node] for ring in found.rings for node in ring), lies)
+
+
+def _as_far_as_can_be(wish: Wish, given: Ground) -> Wish:
+    """Of nodes that are given nothing can be required, but that rings cross what they should not is to be told."""
+    within = wish.within
+    if within is None or find_level(given.topology.levels, within.level) is None:
+        return wish.model_copy(update={"within": None})
+    return wish.model_copy(update={"within": within.model_copy(update={"policy": "preferred"})})
 
 
 def _status(found: Placement) -> PlacementStatus:

@@ -139,10 +139,15 @@ def _placed(view: View, refused: str = "") -> Finding:
 def _hops(view: View) -> Iterator[str]:
     """How the rings lie, as far as the network is known."""
     lies = view.status.placement
-    if lies is None or lies.cost is None:
+    if lies is None:
+        return
+    if lies.cost is None:
+        yield lies.notes
         return
     yield ", ".join(f"{entry.hops} hops cross {entry.level}" for entry in lies.hops if entry.hops) or "no hops"
     yield f"cost {lies.cost:g}, at least {lies.lower_bound or 0:g}"
+    if lies.notes:
+        yield lies.notes
 
 
 def _troubles(view: View) -> Iterator[str]:

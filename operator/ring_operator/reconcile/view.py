@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from ring_operator import names
 from ring_operator.observe.pods import PodFacts
+from ring_operator.placement import Ground
 from ring_operator.plan import ParallelPlan
 from ring_operator.render import Manifest, Place
 from ring_operator.spec import TrainingJob
 from ring_operator.status.document import JobStatus
-from ring_operator.topology import Site, Topology
 from ring_worker.contract import AgentStatus, RankTable
 
 
@@ -51,15 +51,6 @@ class Fresh:
 
     token: str
     port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """The network as one job finds it. `free`: nodes that its pods could take. `why_not`: why the others cannot be."""
-
-    topology: Topology
-    free: tuple[Site, ...]
-    why_not: str = ""
 
 
 class Survey(Protocol):

@@ -6,6 +6,7 @@ import colorsys
 from collections.abc import Iterator, Sequence
 
 from ring_operator.cli.drawing.boxes import Picture
+from ring_operator.cli.drawing.svg import safe
 
 _GOLDEN = 0.618033988749895  # neighbours in number get colours far apart
 
@@ -22,7 +23,7 @@ def _ring(picture: Picture, number: int, ring: Sequence[str]) -> Iterator[str]:
     shift = (number % 5 - 2) * 1.5  # lines of several rings through one place stay apart
     points = [(x + shift, y + shift) for x, y in points]
     colour = _colour(number)
-    tip = f"<title>ring {number}: {' &gt; '.join(_safe(name) for name in ring)}</title>"
+    tip = f"<title>ring {number}: {safe(' > '.join(ring))}</title>"
     if len(points) > 1:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         yield (
@@ -36,7 +37,3 @@ def _ring(picture: Picture, number: int, ring: Sequence[str]) -> Iterator[str]:
 def _colour(number: int) -> str:
     red, green, blue = colorsys.hls_to_rgb(number * _GOLDEN % 1.0, 0.42, 0.75)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
-
-
-def _safe(words: str) -> str:
-    return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

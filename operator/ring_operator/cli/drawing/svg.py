@@ -57,7 +57,7 @@ def _box(box: Box, topology: Topology) -> str:
     count = len(domain.sites)
     header = _text(PAD, HEADER - 6, short, (box.width - 1.5 * PAD) / _LETTER, 'fill="#3d4754" font-size="11"')
     return (
-        f'<g transform="translate({_n(box.x)} {_n(box.y)})"><title>{_safe(said)}: {count:,} node'
+        f'<g transform="translate({_n(box.x)} {_n(box.y)})"><title>{safe(said)}: {count:,} node'
         f'{"" if count == 1 else "s"}</title><rect width="{_n(box.width)}" height="{_n(box.height)}" rx="5" '
         f'fill="{_BOXES[domain.level % len(_BOXES)]}" stroke="#9aa5b1"{dashed}/>{header}</g>'
     )
@@ -114,7 +114,8 @@ def _text(x: float, y: float, words: str, room: float, style: str) -> str:
     return f'<text x="{_n(x)}" y="{_n(y)}" {style}>{escape(words, quote=False)}</text>'
 
 
-def _safe(words: str) -> str:
+def safe(words: str) -> str:
+    """As text of an element."""
     return escape(_clean(words), quote=False)
 
 
